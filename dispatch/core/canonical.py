@@ -1,0 +1,50 @@
+"""JSON as the journal holds it, and the canonical form by which two values are called equal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from dispatch.core.errors import FlowMistake
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON bytes, by msgspec's rules (Structs, dataclasses, datetimes, enums, sets …).
+
+    Raises `FlowMistake` for what JSON cannot hold: unknown types, NaN, infinities, lone surrogates.
+    """
+    try:
+        raw = _encoder.encode(value)
+        # msgspec writes NaN as null; looking for it costs nothing where there is no null at all.
+        if b"null" in raw:
+            json.dumps(msgspec.to_builtins(value), allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
+        raise FlowMistake(
+            f"a {type(value).__name__} cannot be written to the journal as JSON: {exc}",
+            code="not-json",
+        ) from exc
+    return raw
+
+
+def canonical(raw: bytes) -> bytes:
+    """The one spelling of a JSON value: keys sorted, no white space, 1.0 written as 1."""
+    return _encoder_sorted.encode(_normalised(msgspec.json.decode(raw)))
+
+
+_encoder_sorted = msgspec.json.Encoder(order="deterministic")
+
+
+def _normalised(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_normalised(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _normalised(item) for key, item in value.items()}
+    return value
