@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dispatch.core.errors import FlowMistake
+from dispatch.core.ids import derive
 
 T = TypeVar("T")
 
@@ -48,3 +49,15 @@ def _normalised(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _normalised(item) for key, item in value.items()}
     return value
+
+
+def hidden(raw: bytes) -> dict[str, Any]:
+    """What events show of a private value: its JSON type and a digest."""
+    value = msgspec.json.decode(raw)
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return {"private": True, "type": names.get(type(value), "number"), "digest": digest(raw)}
+
+
+def digest(raw: bytes) -> str:
+    """16 hex digits by which two JSON values are called equal."""
+    return derive("", canonical(raw).decode())

@@ -120,8 +120,8 @@ class Divergence(FlowError):
         super().__init__(
             f"the journal says {recorded} (seq {seq}), the flow now does {yielded}"
             + (f" at {where}" if where else "")
-            + ". Ways out: deploy the code that this execution began with and retry it, register the new "
-            "code as another version, or cancel the execution."
+            + ". Ways out: deploy the code that this execution began with and retry it, register "
+            "the new code as another version, or cancel the execution."
         )
         self.seq, self.recorded, self.yielded, self.where = seq, recorded, yielded, where
 
@@ -130,7 +130,7 @@ class Divergence(FlowError):
 
 
 class WaitFailed(Exception):
-    """A wait was answered with a failure. `type_name` is the name of the original exception's type."""
+    """A wait was answered with a failure; `type_name` is the type of the original exception."""
 
     def __init__(self, message: str, *, name: str = "", type_name: str = "Exception"):
         super().__init__(message)
@@ -150,7 +150,7 @@ class ToolTimeout(ToolFailed):
 
 
 class Cancelled(BaseException):
-    """Raised once in a flow whose cancel was asked for; steps, text and `result` are allowed after it.
+    """Raised once in a flow that is to be cancelled; steps, text and `result` are allowed after it.
 
     A `BaseException`, so that a flow's `except Exception` cannot swallow it.
     """

@@ -75,7 +75,7 @@ class AttemptStarted(Payload, frozen=True):
 
 
 class Abandoned(Payload, frozen=True):
-    """Settles a timer that lost its race; tools, approvals and steps have a type that can say it."""
+    """Settles a timer that lost its race; other waits have a type of event that can say it."""
 
     id: str
 
@@ -86,7 +86,7 @@ class CancelRequested(Payload, frozen=True):
 
 
 class CancelRaised(Payload, frozen=True):
-    """The recorded place of `Cancelled`: that many waits so far, that many displays since (rule 5)."""
+    """The place of `Cancelled`: that many waits so far, that many displays since (rule 5)."""
 
     waits: int
     displays: int

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from dispatch.core.canonical import digest
 from dispatch.core.clock import parse_iso
 from dispatch.core.journal import (
     Abandoned,
@@ -23,7 +24,6 @@ from dispatch.core.journal import (
     TimerSet,
 )
 from dispatch.core.lifecycle import Status
-from dispatch.core.replay import digest
 
 CANCEL_TIMER = "cancel"
 

@@ -187,15 +187,17 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Group(Wait[T_co]):
-    """Waits that are open at the same time."""
+    """Waits that are open at the same time. `mark` is what it adds to the ids of its leaves."""
+
+    mark: str
 
     def __init__(self, branches: tuple[Wait[Any], ...]):
         for number, branch in enumerate(branches, 1):
             if isinstance(branch, ContinueAs) or not isinstance(branch, Wait):
                 raise FlowMistake(
-                    f"branch {number} of {type(self).__name__.lower()} is a {type(branch).__name__} at "
-                    f"{author_line()}: only steps, tools, approvals, sleeps, gather and race can stand there "
-                    "(for a helper that suspends, use call)"
+                    f"branch {number} of {type(self).__name__.lower()} is a "
+                    f"{type(branch).__name__} at {author_line()}: only steps, tools, approvals, "
+                    "sleeps, gather and race can stand there (for a helper that suspends, use call)"
                 )
         if not branches:
             raise FlowMistake(
@@ -216,11 +218,14 @@ class Gather(Group[T_co]):
 
     def __init__(self, branches: tuple[Wait[Any], ...], *, settle: bool = False):
         self.settle = settle
+        self.mark = "s" if settle else "g"
         super().__init__(branches)
 
 
 class Race(Group[T_co]):
     """Answered by the first branch that is settled, also if it failed."""
+
+    mark = "r"
 
 
 class ContinueAs(Wait[None]):

@@ -29,14 +29,13 @@ class Framer:
         kind = draft.type
         head = self._heads.get(kind)
         if head is None:
-            head = self._heads[kind] = (
-                f'event: {kind}\ndata: {{"type":"{kind}","executionId":"{self._execution_id}","seq":'
-            ).encode()
+            begin = f'{{"type":"{kind}","executionId":"{self._execution_id}","seq":'
+            head = self._heads[kind] = f"event: {kind}\ndata: {begin}".encode()
         return b"%b%d%b\nid: %d\n\n" % (head, seq, draft.rest, seq)
 
 
 def ping(execution_id: ExecutionId, seq: int, timestamp: str) -> bytes:
-    """A frame that keeps a silent stream open: no `id`, and `seq` is the last one sent (wire 6.1)."""
+    """A frame that keeps a silent stream open: no `id`; `seq` is the last one sent (wire 6.1)."""
     body = _encode(Ping(timestamp=timestamp))[len('{"type":"ping"') :]
     return b'event: ping\ndata: {"type":"ping","executionId":"%b","seq":%d%b\n\n' % (
         execution_id.encode(),

@@ -116,7 +116,7 @@ class Created(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """`last_seq` of the journal after the append; `landed` is False if the firm part was refused."""
+    """`last_seq` is the journal's after the append; `landed` is False if `firm` was refused."""
 
     last_seq: int
     landed: bool
@@ -148,7 +148,7 @@ Decide = Callable[[Execution, Sequence[WaitRow]], Change]
 
 
 class Store(Protocol):
-    """All methods raise `Unavailable` (code `store-full`, `store-failed`) when the store cannot work.
+    """All methods raise `Unavailable` (`store-full`, `store-failed`) when the store cannot work.
 
     `listener` is called on the event loop, in commit order, once for each execution that a commit
     appended to, before the call that caused it returns.
@@ -239,9 +239,9 @@ class Store(Protocol):
     async def read(
         self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
     ) -> list[Chunk]:
-        """Committed chunks behind `after` (the first cut to begin there), up to `until`, at most `limit`.
+        """Committed chunks behind `after` (the first cut to begin there) up to `until`.
 
-        An empty list means that there are none, or no such execution.
+        At most `limit`. An empty list means that there are none, or no such execution.
         """
         ...
 

@@ -1,0 +1,215 @@
+"""What the machine has the driver write, as drafts.
+
+One function for each thing that happens to a flow by its own doing: a wait is opened, an attempt
+begun, the caller's turn announced, a loser abandoned, a leg begun, an execution ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dispatch.core import canonical, events
+from dispatch.core.clock import iso
+from dispatch.core.journal import (
+    Abandoned,
+    ApprovalOpened,
+    AttemptStarted,
+    CallPrivate,
+    ClientTool,
+    Counts,
+    Draft,
+    Origin,
+    Payload,
+    ResumePrivate,
+    TimerSet,
+    draft,
+)
+from dispatch.core.nodes import LeafNode, StepNode
+from dispatch.core.waits import ApprovalWait, SleepWait, StepWait, ToolWait
+
+FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
+
+Tools = Mapping[str, ClientTool]
+
+
+def resumed_head(kind: events.Kind, now: float, messages: list[Any] | None = None) -> Draft:
+    """The entry that begins any leg but the first."""
+    private = None if messages is None else ResumePrivate(messages=messages)
+    return draft(
+        events.ExecutionStart(kind=kind, started_at=iso(now), resumed=True), ENGINE, private
+    )
+
+
+def opening(leaf: LeafNode, tools: Tools, now: float) -> Draft:
+    """The flow entry of a wait: what a replay is compared with."""
+    wait = leaf.wait
+    match wait:
+        case StepWait():
+            event = events.StepStart(
+                id=leaf.id, name=wait.name, step_type="step", started_at=iso(now)
+            )
+            return draft(event, FLOW)
+        case ToolWait():
+            return _tool_opening(wait, leaf.id, tools, now)
+        case ApprovalWait():
+            opened = ApprovalOpened(
+                approval_id=leaf.id,
+                tool_name=wait.name,
+                parameters=dict(wait.parameters),
+                reason=wait.reason,
+                timeout=wait.timeout_seconds,
+            )
+            return draft(opened, FLOW)
+        case SleepWait():
+            due = wait.due_at if wait.due_at is not None else now + (wait.seconds or 0.0)
+            return draft(TimerSet(id=leaf.id, due_at=iso(due)), FLOW)
+        case _:
+            raise AssertionError(wait)
+
+
+def _tool_opening(wait: ToolWait[Any], id: str, tools: Tools, now: float) -> Draft:
+    parameters = canonical.encode(dict(wait.parameters))
+    tool = _declared(wait, tools)
+    event = events.ToolStart(
+        tool_call_id=id,
+        tool_name=wait.name,
+        tool_type="local",
+        parameters=canonical.hidden(parameters) if wait.private else msgspec.Raw(parameters),
+        started_at=iso(now),
+        origin=tool.origin if tool else None,
+        page_origin=tool.page_origin if tool else None,
+    )
+    private = CallPrivate(
+        parameters=msgspec.Raw(parameters) if wait.private else msgspec.Raw(),
+        timeout=wait.timeout_seconds,
+        returns=None if wait.returns is Any else msgspec.json.schema(wait.returns),
+        raw=wait.raw,
+        private=wait.private,
+    )
+    return draft(event, FLOW, private)
+
+
+def _declared(wait: ToolWait[Any], tools: Tools) -> ClientTool | None:
+    return tools.get(wait.name.removeprefix("webmcp:"))
+
+
+def attempts(steps: Sequence[StepNode], now: float) -> list[Draft]:
+    """The attempts that can begin now; marks their steps as begun."""
+    drafts = []
+    for step in steps:
+        step.begun = step.attempts.retry_at <= now
+        if step.begun:
+            started = AttemptStarted(step_id=step.id, attempt=step.attempts.started + 1)
+            drafts.append(draft(started, WORLD))
+    return drafts
+
+
+def turn(leaves: Sequence[LeafNode], tools: Tools, now: float) -> list[Draft]:
+    """The caller's turn: an `await` or an `approval_start` for each open call."""
+    drafts = []
+    for leaf in leaves:
+        wait = leaf.wait
+        if isinstance(wait, ToolWait):
+            tool = _declared(wait, tools)
+            event: events.EventBase = events.Await(
+                tool_call_id=leaf.id,
+                tool_id=leaf.id,
+                tool_name=wait.name,
+                parameters=dict(wait.parameters),
+                origin=tool.origin if tool else None,
+                page_origin=tool.page_origin if tool else None,
+                awaited_at=iso(now),
+            )
+        elif isinstance(wait, ApprovalWait):
+            event = events.ApprovalStart(
+                approval_id=leaf.id,
+                tool_name=wait.name,
+                tool_type="local",
+                reason=wait.reason,
+                parameters=dict(wait.parameters),
+                timeout=wait.timeout_seconds,
+                started_at=iso(now),
+            )
+        else:
+            continue
+        drafts.append(draft(event, ENGINE))
+    return drafts
+
+
+def abandonments(leaves: Sequence[LeafNode]) -> list[Draft]:
+    """What settles branches whose answer nobody will ask for any more."""
+    drafts = []
+    for leaf in leaves:
+        match leaf.wait:
+            case StepWait(name=name):
+                lost: events.EventBase | Payload = events.StepComplete(
+                    id=leaf.id,
+                    name=name,
+                    step_type="step",
+                    success=False,
+                    error="abandoned",
+                    code="abandoned",
+                )
+            case ToolWait(name=name):
+                lost = events.ToolComplete(
+                    tool_call_id=leaf.id,
+                    tool_id=leaf.id,
+                    tool_name=name,
+                    success=False,
+                    error="abandoned",
+                    code="abandoned",
+                )
+            case ApprovalWait():
+                lost = events.ApprovalComplete(
+                    approval_id=leaf.id,
+                    decision="timeout",
+                    resolved_by="system",
+                    code="abandoned",
+                )
+            case _:
+                lost = Abandoned(id=leaf.id)
+        drafts.append(draft(lost, WORLD))
+    return drafts
+
+
+def final(
+    word: str,
+    *,
+    code: str,
+    message: str,
+    kind: events.Kind,
+    result: msgspec.Raw | None,
+    counts: Counts,
+    started_at: float,
+    now: float,
+) -> Draft:
+    """The final event: how the flow ended, `result` as text or as its JSON, and its sums."""
+    output = None
+    if result is not None:
+        value = msgspec.json.decode(result)
+        output = value if isinstance(value, str) else bytes(result).decode()
+    if word == "failed":
+        error = events.ErrorInfo(code=code, message=message)
+        failed = events.ExecutionError(
+            kind=kind,
+            error=error,
+            code=code,
+            completed_at=iso(now),
+            final_output=output,
+        )
+        return draft(failed, FLOW)
+    complete = events.ExecutionComplete(
+        kind=kind,
+        success=word == "completed",
+        stop_reason="cancelled" if word == "cancelled" else None,
+        completed_at=iso(now),
+        duration_ms=round((now - started_at) * 1000),
+        final_output=output,
+        total_steps=counts.total,
+        successful_steps=counts.ok,
+        failed_steps=counts.failed,
+    )
+    return draft(complete, FLOW)

@@ -1,0 +1,42 @@
+"""What a segment starts from: the first entry, or the last `continue_as` (design.md 3, rule 8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from dispatch.core import events
+from dispatch.core.journal import Continued, ContinuedPrivate, Counts, Entry, StartPrivate
+
+
+class Base(NamedTuple):
+    """All that the flow is begun with; `state` is what `continue_as` was given."""
+
+    start: StartPrivate
+    kind: events.Kind
+    segment: int
+    state: msgspec.Raw | None
+    result: msgspec.Raw | None
+    counts: Counts
+    started_at: float
+
+
+def base_of(entry: Entry) -> Base:
+    """Read the entry that a segment starts from."""
+    if entry.kind == "execution_start":
+        start = entry.hidden(StartPrivate)
+        assert start is not None
+        kind = msgspec.json.decode(entry.data, type=events.ExecutionStart).kind
+        return Base(start, kind, 0, None, None, Counts(), entry.at)
+    carried = entry.hidden(ContinuedPrivate)
+    assert carried is not None
+    return Base(
+        carried.start,
+        carried.kind,
+        entry.payload(Continued).segment,
+        carried.state,
+        carried.result if bytes(carried.result) else None,
+        carried.counts,
+        carried.started_at,
+    )
