@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from dispatch.core import canonical
 from dispatch.core.errors import Divergence
 from dispatch.core.journal import ApprovalOpened, CallPrivate, Entry, TimerSet
@@ -43,21 +45,21 @@ def _opens(entry: Entry, leaf: LeafNode) -> bool:
             return (facts.id, facts.name) == (leaf.id, wait.name)
         case ToolWait():
             private = entry.hidden(CallPrivate)
-            kept = bytes(private.parameters) if private is not None else b""
+            kept = msgspec.UNSET if private is None else private.parameters
             return (facts.tool_call_id, facts.tool_name) == (leaf.id, wait.name) and _same(
-                kept or bytes(facts.parameters), wait.parameters
+                bytes(facts.parameters if kept is msgspec.UNSET else kept), leaf.parameters
             )
         case ApprovalWait():
             opened = entry.payload(ApprovalOpened)
             return (opened.approval_id, opened.tool_name) == (leaf.id, wait.name) and _same(
-                canonical.encode(opened.parameters), wait.parameters
+                canonical.encode(opened.parameters), leaf.parameters
             )
         case _:
             return entry.payload(TimerSet).id == leaf.id
 
 
-def _same(kept: bytes, parameters: Any) -> bool:
-    return canonical.canonical(kept) == canonical.canonical(canonical.encode(dict(parameters)))
+def _same(kept: bytes, parameters: bytes) -> bool:
+    return canonical.canonical(kept) == canonical.canonical(parameters)
 
 
 def in_words(wait: Wait[Any]) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from dispatch.core import canonical, events
 from dispatch.core.clock import iso
+from dispatch.core.errors import FlowMistake
 from dispatch.core.journal import (
     Abandoned,
     ApprovalOpened,
@@ -28,7 +29,7 @@ from dispatch.core.journal import (
     draft,
 )
 from dispatch.core.nodes import LeafNode, StepNode
-from dispatch.core.waits import ApprovalWait, SleepWait, StepWait, ToolWait
+from dispatch.core.waits import ApprovalWait, Leaf, SleepWait, StepWait, ToolWait
 
 FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
 
@@ -43,35 +44,43 @@ def resumed_head(kind: events.Kind, now: float, messages: list[Any] | None = Non
     )
 
 
-def opening(leaf: LeafNode, tools: Tools, now: float) -> Draft:
-    """The flow entry of a wait: what a replay is compared with."""
-    wait = leaf.wait
+def parameters_of(wait: Leaf[Any]) -> bytes:
+    """The JSON that a tool or approval is asked with. Raises `FlowMistake` if it is none."""
+    if isinstance(wait, ToolWait | ApprovalWait):
+        return canonical.encode_ordered(dict(wait.parameters))
+    return b""
+
+
+def opening(wait: Leaf[Any], id: str, parameters: bytes, tools: Tools, now: float) -> Draft:
+    """The flow entry of a wait: what a replay is compared with.
+
+    Raises `FlowMistake` if the journal can't hold it.
+    """
     match wait:
         case StepWait():
-            event = events.StepStart(
-                id=leaf.id, name=wait.name, step_type="step", started_at=iso(now)
-            )
+            event = events.StepStart(id=id, name=wait.name, step_type="step", started_at=iso(now))
             return draft(event, FLOW)
         case ToolWait():
-            return _tool_opening(wait, leaf.id, tools, now)
+            return _tool_opening(wait, id, parameters, tools, now)
         case ApprovalWait():
             opened = ApprovalOpened(
-                approval_id=leaf.id,
+                approval_id=id,
                 tool_name=wait.name,
-                parameters=dict(wait.parameters),
+                parameters=msgspec.Raw(parameters),
                 reason=wait.reason,
                 timeout=wait.timeout_seconds,
             )
             return draft(opened, FLOW)
         case SleepWait():
             due = wait.due_at if wait.due_at is not None else now + (wait.seconds or 0.0)
-            return draft(TimerSet(id=leaf.id, due_at=iso(due)), FLOW)
+            return draft(TimerSet(id=id, due_at=iso(due)), FLOW)
         case _:
             raise AssertionError(wait)
 
 
-def _tool_opening(wait: ToolWait[Any], id: str, tools: Tools, now: float) -> Draft:
-    parameters = canonical.encode(dict(wait.parameters))
+def _tool_opening(
+    wait: ToolWait[Any], id: str, parameters: bytes, tools: Tools, now: float
+) -> Draft:
     tool = _declared(wait, tools)
     event = events.ToolStart(
         tool_call_id=id,
@@ -83,13 +92,22 @@ def _tool_opening(wait: ToolWait[Any], id: str, tools: Tools, now: float) -> Dra
         page_origin=tool.page_origin if tool else None,
     )
     private = CallPrivate(
-        parameters=msgspec.Raw(parameters) if wait.private else msgspec.Raw(),
+        parameters=msgspec.Raw(parameters) if wait.private else msgspec.UNSET,
         timeout=wait.timeout_seconds,
-        returns=None if wait.returns is Any else msgspec.json.schema(wait.returns),
+        returns=None if wait.returns is Any else _schema(wait),
         raw=wait.raw,
         private=wait.private,
     )
     return draft(event, FLOW, private)
+
+
+def _schema(wait: ToolWait[Any]) -> dict[str, Any]:
+    try:
+        return msgspec.json.schema(wait.returns)
+    except (TypeError, NameError) as exc:
+        raise FlowMistake(
+            f"returns={wait.returns!r} of tool {wait.name} has no JSON Schema: {exc} ({wait.where})"
+        ) from exc
 
 
 def _declared(wait: ToolWait[Any], tools: Tools) -> ClientTool | None:
@@ -118,7 +136,7 @@ def turn(leaves: Sequence[LeafNode], tools: Tools, now: float) -> list[Draft]:
                 tool_call_id=leaf.id,
                 tool_id=leaf.id,
                 tool_name=wait.name,
-                parameters=dict(wait.parameters),
+                parameters=msgspec.Raw(leaf.parameters),
                 origin=tool.origin if tool else None,
                 page_origin=tool.page_origin if tool else None,
                 awaited_at=iso(now),
@@ -129,7 +147,7 @@ def turn(leaves: Sequence[LeafNode], tools: Tools, now: float) -> list[Draft]:
                 tool_name=wait.name,
                 tool_type="local",
                 reason=wait.reason,
-                parameters=dict(wait.parameters),
+                parameters=msgspec.Raw(leaf.parameters),
                 timeout=wait.timeout_seconds,
                 started_at=iso(now),
             )

@@ -152,9 +152,12 @@ class ResumePrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
 
 
 class CallPrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Private part of `tool_start`: what the caller's clients have no use for, or must not see."""
+    """Private part of `tool_start`: what the caller's clients have no use for, or must not see.
 
-    parameters: msgspec.Raw = msgspec.Raw()
+    `parameters` are here if they are private, else in the event.
+    """
+
+    parameters: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     timeout: float | None = None
     returns: Any = None  # JSON Schema that an output must fit
     raw: bool = False
@@ -185,8 +188,8 @@ class ContinuedPrivate(
     kind: Kind
     counts: Counts
     started_at: float
-    upgrade: bool = False
-    result: msgspec.Raw = msgspec.Raw()
+    version: int = 0
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -337,9 +340,7 @@ def draft(
     else:
         kind = event.type_name()
     if (kind, origin) not in JOURNAL:
-        raise FlowMistake(
-            f"a flow cannot yield {kind}: it is written by the engine", code="not-yours"
-        )
+        raise ValueError(f"the table has no row for {kind} of origin {origin.name}")
     body = canonical.encode(event)
     hidden = None if private is None else _encode(private)
     if len(body) + len(hidden or b"") > MAX_ENTRY_BYTES:
@@ -347,6 +348,20 @@ def draft(
             f"{kind} has {len(body)} bytes; {MAX_ENTRY_BYTES} is the limit", code="entry-too-large"
         )
     return Draft(kind, origin, body[_TAG_LENGTH + len(event.type_name()) :], hidden)
+
+
+def display(event: EventBase, origin: Origin) -> Draft:
+    """`draft` of what an author's code yields to be seen, in a flow or in a step.
+
+    Raises `FlowMistake` for types and names that only the engine writes, too.
+    """
+    kind = event.type_name()
+    name = event.name if isinstance(event, Custom) else ""
+    if kind not in DISPLAYS or name.startswith(INTERNAL):
+        raise FlowMistake(
+            f"{name or kind} cannot be yielded: it is written by the engine", code="not-yours"
+        )
+    return draft(event, origin)
 
 
 def text_delta(block_id: str, text: str, origin: Origin) -> Draft:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatch.core.journal import Entry
+from dispatch.core.journal import Draft, Entry
 from dispatch.core.settle import Settled, settled
 from dispatch.core.waits import Failed, Gather, Group, Leaf, Ok, Race
 
@@ -27,10 +27,15 @@ class Attempts:
 
 @dataclass(slots=True, eq=False)
 class LeafNode:
-    """A leaf under its derived id; `opened` once its entry has been fed."""
+    """A leaf under its derived id; `opened` once its entry, made of `opening`, has been fed.
+
+    `parameters` is the JSON of those that a tool or approval is asked with.
+    """
 
     wait: Leaf[Any]
     id: str
+    opening: Draft
+    parameters: bytes
     opened: bool = False
     settled: Settled | None = None
 

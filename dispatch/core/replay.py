@@ -31,7 +31,7 @@ from dispatch.core import canonical, drafts
 from dispatch.core.clock import parse_iso
 from dispatch.core.compare import compare, diverged, in_words, recorded_end
 from dispatch.core.drafts import resumed_head
-from dispatch.core.errors import Cancelled
+from dispatch.core.errors import Cancelled, FlowMistake
 from dispatch.core.ids import derive
 from dispatch.core.journal import (
     DISPLAYS,
@@ -276,8 +276,7 @@ class Replay:
     def decide(self, now: float) -> Next:
         """What to do next, at the time `now` in Unix seconds.
 
-        Raises `Divergence` if the flow has left the path that its journal records, and
-        `FlowMistake` if it asks for what the journal cannot hold.
+        Raises `Divergence` if the flow has left the path that its journal records.
         """
         if self._ended_by_world:
             return Done()
@@ -292,9 +291,13 @@ class Replay:
             if self.cancelled and not _is_compensation(self._wait):
                 again = Cancelled(self._reason())
                 return self._answer(None, again, self._answered_seq, self._answered_at)
-            if isinstance(self._wait, ContinueAs):
-                return self._decide_continue(self._wait)
-            self._node = self._grow(self._wait)
+            try:
+                if isinstance(self._wait, ContinueAs):
+                    return self._decide_continue(self._wait)
+                self._node = self._grow(self._wait, now)
+            except FlowMistake as exc:
+                # Nothing of it is recorded, so a replay comes here again.
+                return self._answer(None, exc, self._answered_seq, self._answered_at)
         return self._decide_wait(self._node, now)
 
     def _decide_wait(self, node: Node, now: float) -> Next:
@@ -334,7 +337,7 @@ class Replay:
 
     def _begin(self, node: Node, fresh: list[LeafNode], now: float) -> Next:
         """Open these leaves, and, as nothing just opened can be settled, what follows."""
-        opened = [drafts.opening(leaf, self._tools, now) for leaf in fresh]
+        opened = [leaf.opening for leaf in fresh]
         if len(fresh) < len(leaves(node)):
             return Append(opened)
         steps = [leaf for leaf in fresh if isinstance(leaf, StepNode)]
@@ -343,20 +346,21 @@ class Replay:
         return Suspend(opened + self._turn(fresh, now))
 
     def _decide_continue(self, wait: ContinueAs) -> Next:
+        private = ContinuedPrivate(
+            state=msgspec.Raw(canonical.encode(wait.state)),
+            # The newest, not `self.messages`: what a resume has brought since the last answer
+            # lies before the new segment, which will never read it.
+            start=msgspec.structs.replace(self.base.start, messages=self._messages[-1][1]),
+            kind=self.base.kind,
+            counts=self.counts,
+            started_at=self.base.started_at,
+            version=wait.version or self.base.version,
+            result=msgspec.UNSET if self.result is None else self.result,
+        )
+        continued = draft(Continued(segment=self.base.segment + 1), FLOW, private)
         entry = self._stretches[0].entry
         if entry is None:
-            private = ContinuedPrivate(
-                state=msgspec.Raw(canonical.encode(wait.state)),
-                # The newest, not `self.messages`: what a resume has brought since the last answer
-                # lies before the new segment, which will never read it.
-                start=msgspec.structs.replace(self.base.start, messages=self._messages[-1][1]),
-                kind=self.base.kind,
-                counts=self.counts,
-                started_at=self.base.started_at,
-                upgrade=wait.upgrade,
-                result=self.result if self.result is not None else msgspec.Raw(),
-            )
-            return Append([draft(Continued(segment=self.base.segment + 1), FLOW, private)])
+            return Append([continued])
         if entry.kind != "dispatch.continued":
             raise diverged(entry, in_words(wait), wait.where)
         return Restart(entry)
@@ -441,9 +445,10 @@ class Replay:
 
     # --- leaves -----------------------------------------------------------------------------------
 
-    def _grow(self, wait: Wait[Any]) -> Node:
+    def _grow(self, wait: Wait[Any], now: float) -> Node:
         """Give the leaves of `wait` their ids, in order. Where a leaf stands is part of its id, so
-        turning a gather into a race is seen as another wait.
+        turning a gather into a race is seen as another wait. Raises `FlowMistake` if the journal
+        can't hold what one asks for.
         """
         ordinals = count(self._ordinal + 1)
 
@@ -454,9 +459,11 @@ class Replay:
             assert isinstance(wait, Leaf)
             unique = derive(self.base.start.seed, self.base.segment, next(ordinals), path)
             id = f"{wait.TAG}_{unique}"
+            parameters = drafts.parameters_of(wait)
+            opening = drafts.opening(wait, id, parameters, self._tools, now)
             if isinstance(wait, StepWait):
-                return StepNode(wait, id, attempts=self._attempts_of(id))
-            return LeafNode(wait, id)
+                return StepNode(wait, id, opening, parameters, attempts=self._attempts_of(id))
+            return LeafNode(wait, id, opening, parameters)
 
         return grow(wait, "")
 

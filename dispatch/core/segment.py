@@ -20,6 +20,7 @@ class Base(NamedTuple):
     result: msgspec.Raw | None
     counts: Counts
     started_at: float
+    version: int = 0
 
 
 def base_of(entry: Entry) -> Base:
@@ -36,7 +37,8 @@ def base_of(entry: Entry) -> Base:
         carried.kind,
         entry.payload(Continued).segment,
         carried.state,
-        carried.result if bytes(carried.result) else None,
+        None if carried.result is msgspec.UNSET else carried.result,
         carried.counts,
         carried.started_at,
+        carried.version,
     )

@@ -229,9 +229,13 @@ class Race(Group[T_co]):
 
 
 class ContinueAs(Wait[None]):
-    """Ends the segment: the flow starts again with `run.state` (design.md 3, rule 8)."""
+    """Ends the segment: the flow starts again with `run.state` (design.md 3, rule 8).
+
+    `version` is the flow's from then on; 0 leaves it as it is.
+    """
 
     name = "continue_as"
+    version = 0
 
     def __init__(self, state: Any, *, upgrade: bool = False):
         self.state, self.upgrade = state, upgrade
