@@ -1,0 +1,1 @@
+"""Runs flows: commands in, entries out, nothing decided here that `core` can decide."""

@@ -1,0 +1,225 @@
+"""One method per command. Each is one store transaction, and wakes whoever drives the execution.
+
+A command that is refused raises before anything has changed. What it answers with is the leg that
+it began: where in the journal the caller's stream starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from dispatch.core import canonical, events
+from dispatch.core.clock import Clock, iso
+from dispatch.core.errors import Conflict, Unavailable
+from dispatch.core.ids import ExecutionId
+from dispatch.core.journal import (
+    CancelRequested,
+    ClientTool,
+    Entry,
+    Origin,
+    StartPrivate,
+    draft,
+    entry,
+)
+from dispatch.core.lifecycle import Status
+from dispatch.core.projection import CANCEL_TIMER
+from dispatch.engine import awaits
+from dispatch.flow import Registry
+from dispatch.store.base import Change, Decide, Execution, NewExecution, Store
+
+
+class Leg(NamedTuple):
+    """What one POST streams, from the entry `first_seq`.
+
+    `whole`: everything from there over all later legs to the current suspension or the end, leaving
+    out awaits that have been settled since (a resume that only repeats what is recorded).
+    """
+
+    execution: Execution
+    first_seq: int
+    whole: bool = False
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution is started with."""
+
+    flow: str
+    version: int | None = None
+    inputs: Any = msgspec.field(default_factory=dict)
+    messages: list[Any] = []
+    client_tools: list[ClientTool] = []
+    context: Any = None
+    record: Any = None
+    metadata: Any = None
+    conversation_id: str | None = None
+
+
+class Driving(Protocol):
+    """What the dispatcher needs of the engine."""
+
+    store: Store
+    registry: Registry
+    clock: Clock
+    worker: str
+    cancel_seconds: float
+    accepting: bool
+
+    def new_id(self) -> ExecutionId: ...
+
+    def new_seed(self) -> str: ...
+
+    def drive(self, execution: Execution, history: list[Entry] | None = None) -> None: ...
+
+    def timer_set(self) -> None: ...
+
+    async def ended(self, execution_id: ExecutionId) -> Execution:
+        """Return its row once its final event is durable."""
+        ...
+
+
+class Dispatcher:
+    """The commands of the Dispatch family."""
+
+    def __init__(self, engine: Driving):
+        self._engine = engine
+
+    async def dispatch(self, start: Start) -> Leg:
+        """Start an execution. Raises `NotFound` (`flow-unknown`), `Unprocessable`
+        (`inputs-invalid`).
+        """
+        engine = self._engine
+        self._check_accepting()
+        flow = engine.registry.find(start.flow, start.version)
+        inputs = canonical.encode(start.inputs)
+        flow.decode_inputs(inputs)
+        private = StartPrivate(
+            seed=engine.new_seed(),
+            inputs=msgspec.Raw(inputs),
+            messages=start.messages,
+            client_tools=start.client_tools,
+            context=start.context,
+            record=start.record,
+            metadata=start.metadata,
+            conversation_id=start.conversation_id,
+        )
+        is_agent = flow.kind == "agent"
+        first = draft(
+            events.ExecutionStart(
+                kind=flow.kind,
+                started_at=iso(engine.clock.now()),
+                flow_id=None if is_agent else flow.id,
+                flow_name=None if is_agent else flow.id,
+                agent_id=flow.id if is_agent else None,
+                agent_name=flow.id if is_agent else None,
+                flow_version=flow.version,
+            ),
+            Origin.WORLD,
+            private,
+        )
+        created = await engine.store.create(
+            NewExecution(
+                id=engine.new_id(),
+                flow=flow.id,
+                version=flow.version,
+                kind=flow.kind,
+                start=first,
+                worker=engine.worker,
+            )
+        )
+        execution = created.execution
+        engine.drive(execution, [entry(first, 1, execution.created_at)])
+        return Leg(execution, 1)
+
+    async def resume(
+        self, execution_id: ExecutionId, outputs: Mapping[str, Any], messages: list[Any] | None
+    ) -> Leg:
+        """Settle calls with the caller's outputs (design.md 7)."""
+        raw = awaits.encode_outputs(outputs)
+        keys = [*raw, *(awaits.bare(key) for key in raw), *(f"webmcp:{key}" for key in raw)]
+        return await self._rule(
+            execution_id,
+            keys,
+            lambda execution, waits: awaits.rule_resume(
+                execution, waits, raw, messages, self._engine.clock.now()
+            ),
+        )
+
+    async def approve(
+        self, execution_id: ExecutionId, approval_id: str, decision: str, reason: str | None
+    ) -> Leg:
+        """Decide an approval; `decision` is `approved` or `denied`."""
+        return await self._rule(
+            execution_id,
+            [approval_id],
+            lambda execution, waits: awaits.rule_approval(
+                execution, waits, approval_id, decision, reason, self._engine.clock.now()
+            ),
+        )
+
+    async def retry(self, execution_id: ExecutionId) -> Leg:
+        """Replay a parked execution. Raises `Conflict` (`not-parked`)."""
+        return await self._rule(
+            execution_id,
+            (),
+            lambda execution, waits: awaits.rule_retry(execution, self._engine.clock.now()),
+        )
+
+    async def cancel(self, execution_id: ExecutionId, reason: str | None) -> Execution:
+        """Cancel, and return when the final event is durable. Raises `Conflict` (`final`).
+
+        Of an execution that is being cancelled, or was, it changes nothing and answers the same.
+        """
+        engine = self._engine
+        self._check_accepting()
+        now = engine.clock.now()
+        requested = CancelRequested(deadline=iso(now + engine.cancel_seconds), reason=reason)
+
+        def decide(execution: Execution, waits: Any) -> Change:
+            if execution.status is Status.CANCELLED:
+                return Change()
+            if execution.status.is_final:
+                raise Conflict(
+                    f"{execution.id} is {execution.status}: it cannot be cancelled", code="final"
+                )
+            if any(row.id == CANCEL_TIMER for row in waits):
+                return Change()
+            return Change([draft(requested, Origin.WORLD)], wake=True)
+
+        changed = await self._transact(execution_id, (), decide)
+        engine.timer_set()
+        return await engine.ended(changed.id)
+
+    async def _rule(
+        self,
+        execution_id: ExecutionId,
+        keys: Any,
+        rule: Any,
+    ) -> Leg:
+        self._check_accepting()
+        ruling: awaits.Ruling = awaits.Ruling()
+
+        def decide(execution: Execution, waits: Any) -> Change:
+            nonlocal ruling
+            ruling = rule(execution, waits)
+            return Change(ruling.drafts, wake=bool(ruling.drafts))
+
+        execution = await self._transact(execution_id, keys, decide)
+        if ruling.repeat_from is not None:
+            return Leg(execution, ruling.repeat_from, whole=True)
+        return Leg(execution, execution.leg_seq)
+
+    async def _transact(self, execution_id: ExecutionId, keys: Any, decide: Decide) -> Execution:
+        engine = self._engine
+        changed = await engine.store.transact(
+            execution_id, decide, keys=keys, take_for=engine.worker
+        )
+        if changed.taken:
+            engine.drive(changed.execution)
+        return changed.execution
+
+    def _check_accepting(self) -> None:
+        if not self._engine.accepting:
+            raise Unavailable("the server is shutting down: try again", code="shutting-down")

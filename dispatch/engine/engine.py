@@ -1,0 +1,272 @@
+"""Ties a worker's parts together: who is live, who is warm, what has to be taken up.
+
+The engine listens to the store: each commit goes to the hub, for subscribers, and to the runner of
+its execution. *Runnable and nobody's* is a fact in the store that is looked for at start and each
+second, so nothing that is missed in memory stays undone.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+
+from dispatch.core import events
+from dispatch.core.clock import Clock, iso
+from dispatch.core.errors import DispatchError, LeaseLost, Unavailable
+from dispatch.core.ids import ExecutionId, execution_id
+from dispatch.core.journal import Entry, Origin, draft
+from dispatch.core.projection import CANCEL_TIMER
+from dispatch.engine.dispatcher import Dispatcher
+from dispatch.engine.runner import Runner
+from dispatch.engine.timers import Timers, cancelled_by_force
+from dispatch.flow import Registry
+from dispatch.store.base import Change, Committed, Execution, Store, WaitRow
+
+logger = logging.getLogger(__name__)
+
+SCAN_SECONDS = 1.0
+RECOVER_AT_ONCE = 8
+ALONE_FROM_STRIKES = 2
+PARK_FROM_STRIKES = 3
+STEP_THREADS = 40
+
+
+class Publisher(Protocol):
+    """The hub, as the engine knows it."""
+
+    def publish(self, committed: Committed) -> None: ...
+
+
+class Engine:
+    """A worker: enter it (`async with engine.running()`), then command it through `dispatcher`.
+
+    `max_live`: how many suspended generators are kept in memory. `cancel_seconds`: how long an
+    execution has to come to its end after a cancel was recorded.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Publisher,
+        registry: Registry,
+        clock: Clock,
+        *,
+        worker: str,
+        max_live: int = 1000,
+        cancel_seconds: float = 10.0,
+    ):
+        self.store, self.registry, self.clock, self.worker = store, registry, clock, worker
+        self.cancel_seconds = cancel_seconds
+        self.accepting = False
+        self.threads = anyio.CapacityLimiter(STEP_THREADS)
+        self.dispatcher = Dispatcher(self)
+        self._hub, self._max_live = hub, max_live
+        self._timers = Timers(self)
+        self._runners: dict[ExecutionId, Runner] = {}
+        self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
+        self._recovering: dict[ExecutionId, Execution] = {}
+        self._enders: dict[ExecutionId, list[anyio.Event]] = {}
+        self._idle = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup
+        store.listener = self._committed
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Recover what was left over; run until the context is left; close all generators."""
+        async with anyio.create_task_group() as self._tasks:
+            services = await self._start_services()
+            self.accepting = True
+            try:
+                yield
+            finally:
+                self.accepting = False
+                services.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._stop()
+
+    async def _start_services(self) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+
+        async def services() -> None:
+            with scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._timers.run)
+                    group.start_soon(self._scan)
+
+        self._tasks.start_soon(services)
+        return scope
+
+    async def _stop(self) -> None:
+        """A clean shutdown: generators are closed, and what was being driven is runnable."""
+        for runner in list(self._runners.values()):
+            runner.close()
+        while self._runners:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    # --- what the store tells --------------------------------------------------------------------
+
+    def _committed(self, committed: Committed) -> None:
+        self._hub.publish(committed)
+        execution = committed.execution
+        runner = self._runners.get(execution.id)
+        if runner is not None:
+            runner.committed(committed)
+        if execution.status.is_final:
+            for ender in self._enders.pop(execution.id, ()):
+                ender.set()
+
+    async def ended(self, execution_id: ExecutionId) -> Execution:
+        """Return its row once its final event is durable."""
+        ender = anyio.Event()
+        self._enders.setdefault(execution_id, []).append(ender)
+        while not (execution := await self.store.get(execution_id)).status.is_final:
+            # Another worker may write the final event: look again, now and then.
+            with anyio.move_on_after(SCAN_SECONDS):
+                await ender.wait()
+        return execution
+
+    # --- driving ---------------------------------------------------------------------------------
+
+    def drive(self, execution: Execution, history: list[Entry] | None = None) -> None:
+        """Drive an execution that has just become this worker's."""
+        self._warm.pop(execution.id, None)
+        runner = self._runners.get(execution.id)
+        if runner is not None:
+            if runner.revive(execution):
+                return
+            runner.close()
+        runner = self._runners[execution.id] = Runner(self, execution, history)
+        self._tasks.start_soon(runner.run, name=execution.id)
+
+    def spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        self._tasks.start_soon(function, *args)
+
+    def suspended(self, runner: Runner) -> None:
+        """Keep it warm, and close the one that has been warm for longest if there are too many."""
+        self._warm[runner.execution.id] = runner
+        while len(self._warm) > self._max_live:
+            _, coldest = self._warm.popitem(last=False)
+            coldest.close()
+
+    def timer_set(self) -> None:
+        self._timers.nudge()
+
+    def caught_up(self, runner: Runner) -> None:
+        self._recovering.pop(runner.execution.id, None)
+
+    def gone(self, runner: Runner) -> None:
+        if self._runners.get(runner.execution.id) is runner:
+            del self._runners[runner.execution.id]
+            self._warm.pop(runner.execution.id, None)
+        self._idle.set()
+
+    async def release(self, execution: Execution) -> None:
+        """Let go of an execution whose generator was closed in the middle: somebody has to drive
+        it.
+        """
+        await self.store.release(execution.id, token=execution.token, runnable=True)
+
+    # --- recovery --------------------------------------------------------------------------------
+
+    async def _scan(self) -> None:
+        """Take up what is runnable and nobody's, a few at a time."""
+        while True:
+            try:
+                await self.store.bury_dead()
+                while await self._take_up():
+                    await anyio.lowlevel.checkpoint()
+            except DispatchError as exc:
+                logger.warning("cannot look for runnable executions: %s", exc)
+            await self.clock.sleep(SCAN_SECONDS)
+
+    async def _take_up(self) -> bool:
+        room = RECOVER_AT_ONCE - len(self._recovering)
+        if room <= 0 or any(one.strikes >= ALONE_FROM_STRIKES for one in self._recovering.values()):
+            return False
+        found = await self.store.runnable(room)
+        for one in found:
+            if one.strikes >= ALONE_FROM_STRIKES and self._recovering:
+                return False
+            execution = await self.store.acquire(one.id, self.worker)
+            if execution is None:
+                continue
+            if execution.strikes >= PARK_FROM_STRIKES:
+                await self.park(
+                    execution,
+                    "crash-loop",
+                    f"the server died {execution.strikes} times while it drove this execution: "
+                    "mend what kills it, then retry, or cancel it",
+                )
+                continue
+            self._recovering[execution.id] = execution
+            self.drive(execution)
+            if execution.strikes >= ALONE_FROM_STRIKES:
+                return False
+        return bool(found)
+
+    # --- ends that the flow does not come to by itself -------------------------------------------
+
+    async def park(self, execution: Execution, code: str, message: str) -> None:
+        """Take it out of service with a reason; if its cancel was asked for, it is cancelled
+        instead.
+        """
+        await self._end(
+            execution,
+            events.Error(
+                error=events.ErrorInfo(code=code, message=message), code=code, recoverable=False
+            ),
+            Origin.ENGINE,
+        )
+
+    async def fail(self, execution: Execution, code: str, message: str) -> None:
+        """End it as failed."""
+        await self._end(
+            execution,
+            events.ExecutionError(
+                kind=execution.kind,
+                error=events.ErrorInfo(code=code, message=message),
+                code=code,
+                completed_at=iso(self.clock.now()),
+            ),
+            Origin.WORLD,
+        )
+
+    async def _end(self, execution: Execution, event: events.EventBase, origin: Origin) -> None:
+        logger.warning(
+            "%s: %s",
+            execution.flow,
+            getattr(event, "error", ""),
+            extra={"execution_id": execution.id},
+        )
+
+        def decide(row: Execution, waits: Sequence[WaitRow]) -> Change:
+            if row.token != execution.token or row.worker != self.worker:
+                raise LeaseLost(f"{row.id} has been taken by another worker")
+            if any(wait.id == CANCEL_TIMER for wait in waits):
+                return Change([draft(cancelled_by_force(row, self.clock.now()), Origin.WORLD)])
+            return Change([draft(event, origin)])
+
+        try:
+            await self.store.transact(execution.id, decide)
+        except LeaseLost:
+            logger.warning("lost the lease", extra={"execution_id": execution.id})
+        except Unavailable:
+            # Nothing is lost: it stays ours and undriven until this worker ends, then it is
+            # recovered.
+            logger.exception("could not record", extra={"execution_id": execution.id})
+
+    # --- randomness ------------------------------------------------------------------------------
+
+    def new_id(self) -> ExecutionId:
+        return execution_id(self.clock.now(), secrets.token_bytes(10))
+
+    def new_seed(self) -> str:
+        return secrets.token_hex(16)

@@ -1,0 +1,569 @@
+"""Drive one flow: carry out what `core.replay` decides.
+
+One driver task per live execution. It awaits the generator and bare futures, nothing else, so a
+cancel scope that an author leaves open across a yield can hit only this task: the first
+cancellation that the engine did not send ends it, and the flow fails as `scope-across-yield`. The
+generator lives and is closed in this task; while its execution is suspended the task waits with it
+(warm), until it is revived with a new token or told to close (cold).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from enum import Enum
+from types import AsyncGeneratorType
+from typing import Any, NamedTuple, Protocol
+
+import anyio
+import msgspec
+
+from dispatch import mistakes
+from dispatch.core import events
+from dispatch.core.blocks import Blocks
+from dispatch.core.clock import Clock
+from dispatch.core.errors import (
+    Cancelled,
+    Conflict,
+    DispatchError,
+    Divergence,
+    FlowMistake,
+    LeaseLost,
+    NotFound,
+    StepFailed,
+    ToolFailed,
+    ToolTimeout,
+    Unprocessable,
+)
+from dispatch.core.journal import (
+    DISPLAYS,
+    INTERNAL,
+    Draft,
+    Edge,
+    Entry,
+    Origin,
+    PhaseEntered,
+    ResultSet,
+    draft,
+    entry,
+)
+from dispatch.core.nodes import StepNode
+from dispatch.core.replay import (
+    Act,
+    Answer,
+    Append,
+    Done,
+    Idle,
+    Outcome,
+    Replay,
+    Restart,
+    Show,
+    Suspend,
+)
+from dispatch.core.waits import MADE, ContinueAs, Wait
+from dispatch.engine import steps
+from dispatch.engine.outbox import Outbox
+from dispatch.flow import FlowVersion, Phase, Registry, Result, Run, as_wait
+from dispatch.store.base import Committed, Execution, Store
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 5.0
+PAGE = 64
+
+
+class Host(Protocol):
+    """What a runner needs of the engine."""
+
+    store: Store
+    registry: Registry
+    clock: Clock
+    threads: anyio.CapacityLimiter
+
+    def spawn(self, function: Any, *args: Any) -> None: ...
+
+    def suspended(self, runner: Runner) -> None:
+        """Its execution is nobody's now; the generator is warm until `close` or `revive`."""
+
+    def timer_set(self) -> None:
+        """A wait with a due time has been committed."""
+
+    def caught_up(self, runner: Runner) -> None:
+        """It has replayed its journal, or come to its end."""
+
+    def gone(self, runner: Runner) -> None:
+        """Its task has ended."""
+
+    async def park(self, execution: Execution, code: str, message: str) -> None: ...
+
+    async def fail(self, execution: Execution, code: str, message: str) -> None: ...
+
+    async def release(self, execution: Execution) -> None: ...
+
+
+class State(Enum):
+    DRIVING = "driving"
+    WARM = "warm"
+    CLOSING = "closing"
+
+
+class Ended(NamedTuple):
+    outcome: Outcome
+
+
+class Runner:
+    """Drives `execution` while it is this worker's. `history` spares reading a journal that is at
+    hand.
+    """
+
+    def __init__(self, host: Host, execution: Execution, history: list[Entry] | None = None):
+        self.execution = execution
+        self.state = State.DRIVING
+        self._cut_off = False
+        self.clock, self.threads = host.clock, host.threads
+        self._host, self._history = host, history
+        self._outbox = self._new_outbox(execution.token)
+        self._inbox: deque[Entry] = deque()
+        self._seen_seq = 0
+        self._wakers: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[Any] | None = None
+        self._stack: list[AsyncGenerator[Any, Any]] = []
+        self._helper_results: list[Any] = []
+        self._made: list[Wait[Any]] = []
+        self._steps: dict[str, anyio.CancelScope] = {}
+        self._finished: list[tuple[StepNode, Draft]] = []
+        self._machine: Replay
+        self._blocks: Blocks
+        self._run: Run[Any]
+
+    # --- told from outside (each returns at once) ------------------------------------------------
+
+    def committed(self, committed: Committed) -> None:
+        """The store's listener: something was appended to this execution, perhaps by us."""
+        for offset, placed in enumerate(committed.drafts):
+            # Our own displays are accounted for when they are yielded.
+            if placed.origin is not Origin.FLOW or placed.kind not in DISPLAYS:
+                self._inbox.append(entry(placed, committed.first_seq + offset, committed.at))
+        self._seen_seq = committed.execution.last_seq
+        self.execution = committed.execution
+        if committed.chunks and committed.chunks[-1].end is Edge.FINAL:
+            self._ended_from_outside()
+        self._wake()
+
+    def revive(self, execution: Execution) -> bool:
+        """Go on with the warm generator, if nobody else has driven the execution since."""
+        if self.state is not State.WARM or execution.token != self._outbox.token + 1:
+            return False
+        self.execution = execution
+        self._outbox = self._new_outbox(execution.token)
+        self.state = State.DRIVING
+        self._wake()
+        return True
+
+    def close(self) -> None:
+        """Close the generator and end the task. What was not appended is forgotten: replay brings
+        it back.
+        """
+        if self.state is State.CLOSING:
+            return  # a second cancellation would cut the author's clean-up short
+        self._cut_off = self.state is State.DRIVING
+        self.state = State.CLOSING
+        self._wake()
+        for scope in self._steps.values():
+            scope.cancel()
+        if self._task is not None and self._outbox.broken is None:
+            self._task.cancel()
+
+    def _ended_from_outside(self) -> None:
+        """A final event that the flow did not write: cancel's time limit, or an operator."""
+        final = self._inbox[-1] if self._inbox else None
+        if final is not None and final.origin is Origin.WORLD:
+            self.close()
+
+    # --- the driver task -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The driver task. Never raises: whatever happens becomes an outcome, a parking or a log
+        line.
+        """
+        self._task = asyncio.current_task()
+        try:
+            await self._drive()
+        except LeaseLost:
+            logger.warning("lost the lease", extra={"execution_id": self.execution.id})
+        except Conflict:
+            pass  # final by somebody else's entry
+        except (Divergence, NotFound, Unprocessable) as exc:
+            code = "version-missing" if isinstance(exc, NotFound) else exc.code
+            await self._host.park(self.execution, code, exc.message)
+        except asyncio.CancelledError:
+            if self.state is not State.CLOSING:
+                self._scope_across_yield()
+            elif self._cut_off and not self.execution.status.is_final:
+                self._host.spawn(self._host.release, self.execution)
+        except Exception as exc:
+            logger.exception("the engine failed", extra={"execution_id": self.execution.id})
+            self._host.spawn(
+                self._host.park, self.execution, "internal", f"{type(exc).__name__}: {exc}"
+            )
+        finally:
+            for scope in self._steps.values():
+                scope.cancel()
+            await self._close_generators()
+            self._host.caught_up(self)
+            self._host.gone(self)
+
+    async def _drive(self) -> None:
+        history = self._history or await self._read_history()
+        self._history = None
+        while True:
+            base = history[0]
+            restart = await self._drive_segment(base, history[1:])
+            if restart is None:
+                return
+            await self._close_generators()
+            history = [restart]
+
+    async def _drive_segment(self, base: Entry, history: list[Entry]) -> Entry | None:
+        """Drive from `base` to the end of its segment; give back the entry that begins the next
+        one.
+        """
+        machine = self._machine = Replay(base)
+        blocks = self._blocks = Blocks(machine.base.segment)
+        for past in history:
+            machine.feed(past)
+            blocks.feed(past)
+        self._seen_seq = max(self._seen_seq, machine.fed_seq)
+        self._feed()
+        version = machine.base.version or self.execution.version
+        flow = self._host.registry.find(self.execution.flow, version)
+        self._run = Run(
+            flow,
+            self.execution.id,
+            machine.base.start,
+            inputs=flow.decode_inputs(bytes(machine.base.start.inputs)),
+            segment=machine.base.segment,
+            state=None if machine.base.state is None else msgspec.json.decode(machine.base.state),
+        )
+        self._run.as_of(machine.now, machine.messages)
+        self._made = []
+        MADE.set(self._made)
+        self._stack, self._helper_results = [flow(self._run)], [None]
+        answer: Answer | Entry | None = Answer(None, None)
+        while isinstance(answer, Answer):
+            yielded = await self._advance(answer)
+            answer = await self._take(yielded, flow)
+        return answer
+
+    async def _take(self, yielded: Any, flow: FlowVersion) -> Answer | Entry | None:
+        """What the generator yielded, or came to. An `Answer` goes back into it."""
+        machine = self._machine
+        self._feed()
+        if isinstance(yielded, str):
+            match machine.display() if yielded else Show.SKIP:
+                case Show.LIVE:
+                    self._outbox.put(self._blocks.text(yielded))
+                    if self._outbox.is_full:
+                        self._host.caught_up(self)
+                        await self._outbox.room()
+                case Show.HOLD:
+                    return await self._settle()
+                case Show.SKIP:
+                    pass
+            return Answer(None, None)
+        if isinstance(yielded, Ended):
+            machine.end(yielded.outcome)
+            return await self._settle()
+        yielded = as_wait(yielded)
+        if isinstance(yielded, Wait):
+            self._made[:] = [made for made in self._made if made is not yielded]
+            if isinstance(yielded, ContinueAs):
+                newest = self._host.registry.find(flow.id).version
+                yielded.version = newest if yielded.upgrade else flow.version
+            machine.wait(yielded)
+            return await self._settle()
+        if isinstance(yielded, AsyncGeneratorType):
+            self._stack.append(yielded)
+            self._helper_results.append(None)
+            return Answer(None, None)
+        if isinstance(yielded, Result) and len(self._stack) > 1:
+            self._helper_results[-1] = yielded.value
+            return Answer(None, None)
+        return await self._show(yielded)
+
+    async def _show(self, yielded: Any) -> Answer | Entry | None:
+        """A display that is not plain text."""
+        try:
+            drafts = self._display_drafts(yielded)
+        except FlowMistake as exc:
+            return Answer(None, exc)
+        match self._machine.display():
+            case Show.LIVE:
+                if isinstance(yielded, Result):
+                    self._machine.result = result_raw(drafts[-1])
+                self._outbox.put([*self._blocks.close(), *drafts])
+                await self._outbox.room()
+            case Show.HOLD:
+                return await self._settle()
+            case Show.SKIP:
+                pass
+        return Answer(None, None)
+
+    def _display_drafts(self, yielded: Any) -> list[Draft]:
+        where = mistakes.suspended_at(self._stack[-1])
+        match yielded:
+            case Result(value):
+                return [draft(ResultSet(value=value), Origin.FLOW)]
+            case Phase(name):
+                return [draft(PhaseEntered(name=name), Origin.FLOW)]
+            case events.Custom(name=name) if name.startswith(INTERNAL):
+                raise FlowMistake(f"custom events named {INTERNAL}… are the engine's ({where})")
+            case events.EventBase() if yielded.type_name() in DISPLAYS:
+                return [draft(yielded, Origin.FLOW)]
+        raise mistakes.explain_yield(yielded, where)
+
+    async def _settle(self) -> Answer | Entry | None:
+        """Obey the machine until it answers the flow (`Answer`), begins a segment (`Entry`) or has
+        ended.
+        """
+        machine = self._machine
+        while True:
+            self._feed()
+            await self._append_finished()
+            match machine.decide(self.clock.now()):
+                case Answer() as answer:
+                    self._run.as_of(machine.now, machine.messages)
+                    return answer
+                case Append(drafts):
+                    await self._append(drafts)
+                case Act(drafts, nodes):
+                    self._host.caught_up(self)
+                    if await self._append(drafts):
+                        for node in nodes:
+                            self._start(node)
+                case Idle():
+                    await self._changed()
+                case Suspend(drafts):
+                    if await self._append(drafts, release=True):
+                        await self._stay_warm()
+                case Restart(entry):
+                    return entry
+                case Done():
+                    return None
+
+    async def _stay_warm(self) -> None:
+        """The execution is nobody's. Return when it is ours again; else end the task."""
+        self.state = State.WARM
+        self._host.caught_up(self)
+        self._host.suspended(self)
+        while self.state is State.WARM:
+            await self._changed()
+        if self.state is State.CLOSING:
+            raise asyncio.CancelledError
+
+    # --- the generator ---------------------------------------------------------------------------
+
+    async def _advance(self, answer: Answer) -> Any:
+        """Send or throw into the innermost generator; give back what is yielded, or `Ended`."""
+        while True:
+            generator = self._stack[-1]
+            try:
+                if answer.error is not None:
+                    return await generator.athrow(answer.error)
+                return await generator.asend(answer.value)
+            except StopAsyncIteration:
+                answer = Answer(self._helper_results[-1], None)
+            except asyncio.CancelledError as exc:
+                if self._task is not None and self._task.cancelling():
+                    raise
+                answer = Answer(None, exc)
+            except BaseException as exc:  # SystemExit too ends the flow, not the server
+                answer = Answer(None, exc)
+            if len(self._stack) == 1:
+                return Ended(self._outcome(answer.error))
+            self._stack.pop()
+            self._helper_results.pop()
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if error is None:
+            if self._made:
+                wait = self._made[0]
+                error = FlowMistake(
+                    f"{wait!r} was made and never yielded, so it was never done: "
+                    f"write `yield` before it ({wait.where})"
+                )
+            else:
+                return Outcome()
+        logger.info(
+            "flow %s failed",
+            self.execution.flow,
+            exc_info=error,
+            extra={"execution_id": self.execution.id},
+        )
+        return Outcome(error, *_code_and_message(error))
+
+    async def _close_generators(self) -> None:
+        """Python's own closing, innermost first; nothing that it does is recorded."""
+        while self._stack:
+            generator = self._stack.pop()
+            where = mistakes.suspended_at(generator)
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await generator.aclose()
+            except RuntimeError as exc:
+                logger.warning("%s: a yield while closing is ignored (%s)", where, exc)
+            except TimeoutError:
+                logger.warning("%s: closing took longer than %g s", where, CLOSE_SECONDS)
+            except BaseException:  # whatever an author's clean-up raises is not the execution's
+                logger.warning("%s: raised while closing", where, exc_info=True)
+
+    def _scope_across_yield(self) -> None:
+        where = mistakes.suspended_at(self._stack[-1]) if self._stack else "?"
+        self._host.spawn(
+            self._host.fail,
+            self.execution,
+            "scope-across-yield",
+            "a cancel scope or task group was left open across a yield and cancelled the flow "
+            f"from inside: use the timeout= of a step or tool, or race ({where})",
+        )
+
+    # --- appending and feeding -------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        machine = self._machine
+        while self._inbox:
+            entry = self._inbox.popleft()
+            if entry.seq <= machine.fed_seq:
+                continue
+            machine.feed(entry)
+            if entry.edge is Edge.HEAD:
+                self._outbox.put(self._blocks.close())
+            if entry.kind == "step_complete":
+                scope = self._steps.pop(entry.facts.id, None)
+                if scope is not None:
+                    scope.cancel()
+        machine.fed_seq = max(machine.fed_seq, self._seen_seq)
+
+    async def _append(self, drafts: list[Draft], *, release: bool = False) -> bool:
+        """Append if nothing unseen has arrived. False: decide anew."""
+        await self._outbox.quiet()
+        if self._inbox:
+            return False
+        if drafts:
+            self._outbox.put(self._blocks.close())
+        elif not release:
+            return True
+        appended = await self._outbox.append(
+            drafts, expected_seq=self._machine.fed_seq, release=release
+        )
+        if not appended.landed and not self._inbox:
+            await self._read_foreign()
+        return appended.landed
+
+    async def _append_finished(self) -> None:
+        """Record what steps came to, for those that are still wanted."""
+        while self._finished:
+            wanted = [(node, done) for node, done in self._finished if node.id in self._steps]
+            self._finished.clear()
+            if wanted and not await self._append([done for _, done in wanted]):
+                self._finished[:0] = wanted
+            self._feed()
+
+    async def _read_history(self) -> list[Entry]:
+        history: list[Entry] = []
+        after = self.execution.segment_seq - 1
+        while chunks := await self._host.store.read(self.execution.id, after=after, limit=PAGE):
+            for chunk in chunks:
+                history.extend(chunk.entries())
+            after = chunks[-1].last_seq
+            if len(chunks) < PAGE:
+                break
+        return history
+
+    async def _read_foreign(self) -> None:
+        """Another process has appended: read what it was."""
+        for chunk in await self._host.store.read(self.execution.id, after=self._machine.fed_seq):
+            self._inbox.extend(chunk.entries())
+            self._seen_seq = chunk.last_seq
+
+    # --- steps (steps.StepHost) ------------------------------------------------------------------
+
+    def _start(self, node: StepNode) -> None:
+        node.running = True
+        scope = self._steps[node.id] = anyio.CancelScope()
+        self._host.spawn(self._carry_out, node, scope)
+
+    async def _carry_out(self, node: StepNode, scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                done = await steps.carry_out(node, self)
+            except DispatchError as exc:
+                logger.info("step %s ends: %s", node.wait.name, exc)
+                return
+            self._finished.append((node, done))
+            self._wake()
+
+    async def show(self, step: StepNode, text: str) -> None:
+        self._outbox.put(self._blocks.text(text, step.id))
+        await self._outbox.room()
+
+    async def put(self, *drafts: Draft) -> None:
+        self._outbox.put([*self._blocks.close(), *drafts])
+        await self._outbox.room()
+
+    async def record(self, *drafts: Draft) -> None:
+        self._outbox.put([*self._blocks.close(), *drafts])
+        await self._outbox.durable()
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def _new_outbox(self, token: int) -> Outbox:
+        return Outbox(self._host.store, self.execution.id, token, self._host.spawn, self._wake)
+
+    def _wake(self) -> None:
+        wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            if not waker.done():
+                waker.set_result(None)
+
+    async def _changed(self) -> None:
+        """Return when something has been fed, finished, revived or broken."""
+        if self._inbox or self._finished:
+            return
+        waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wakers.append(waker)
+        await waker
+        if self._outbox.broken is not None and self.state is State.DRIVING:
+            raise self._outbox.broken
+
+
+class _Value(msgspec.Struct):
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Custom(msgspec.Struct):
+    value: _Value
+
+
+def result_raw(placed: Draft) -> msgspec.Raw:
+    """The JSON of a result that has just been drafted."""
+    return msgspec.json.decode(b'{"type":"custom"' + placed.rest, type=_Custom).value.value
+
+
+def _code_and_message(error: BaseException) -> tuple[str, str]:
+    message = str(error) or type(error).__name__
+    match error:
+        case FlowMistake():
+            return error.code, message
+        case ToolTimeout():
+            return "tool-timeout", message
+        case ToolFailed():
+            return "tool-failed", f"{error.name}: {message}"
+        case StepFailed():
+            return "step-failed", f"{error.name}: {error.type_name}: {message}"
+        case Cancelled():
+            return "flow-failed", "Cancelled was raised, and no cancel was asked for"
+        case _:
+            return "flow-failed", f"{type(error).__name__}: {message}"

@@ -1,0 +1,187 @@
+"""Carry out one step of a flow: its attempts, their time limits and retries, and what it streams.
+
+An attempt starts only after its entry is durable. All attempts but the last leave a recoverable
+`error` event with the moment of the next one; the last one's failure, or the result, is the
+`step_complete` that is handed to the driver, who appends it if the step is still wanted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from dispatch import mistakes
+from dispatch.core import canonical, events
+from dispatch.core.clock import Clock, iso
+from dispatch.core.errors import FlowMistake
+from dispatch.core.journal import AttemptStarted, Draft, Origin, ResultPrivate, draft
+from dispatch.core.nodes import StepNode
+from dispatch.core.waits import MADE, StepWait, Wait
+from dispatch.flow import Result
+
+logger = logging.getLogger(__name__)
+
+_NOTHING: Any = object()
+
+
+class StepHost(Protocol):
+    """What a step needs of the execution that it belongs to."""
+
+    clock: Clock
+    threads: anyio.CapacityLimiter
+
+    async def show(self, step: StepNode, text: str) -> None: ...
+
+    async def record(self, *drafts: Draft) -> None:
+        """Append, and return when durable."""
+        ...
+
+    async def put(self, *drafts: Draft) -> None: ...
+
+
+async def carry_out(step: StepNode, host: StepHost) -> Draft:
+    """Attempt the step until it succeeds or has no retries left; give back its `step_complete`."""
+    MADE.set(None)
+    wait = step.wait
+    assert isinstance(wait, StepWait)
+    clock = host.clock
+    attempt, failed, retry_at = step.attempts.started, step.attempts.failed, step.attempts.retry_at
+    begun = step.begun
+    while True:
+        if begun:
+            begun = False
+        else:
+            await clock.sleep(max(0.0, retry_at - clock.now()))
+            await host.record(_attempt_started(step, attempt + 1))
+        attempt += 1
+        started = clock.now()
+        try:
+            value = await _attempt(step, wait, host)
+            return _complete(step, wait, clock, started, value)
+        except Exception as exc:  # any error of an author's code is an outcome
+            error = exc
+        except (SystemExit, KeyboardInterrupt) as exc:  # ends the flow, not the server
+            error = RuntimeError(f"{type(exc).__name__}: {exc}")
+        failed += 1
+        retry_at = clock.now() + wait.backoff_seconds * 2 ** (failed - 1)
+        if failed > wait.retries or isinstance(error, FlowMistake):
+            return _failed(step, wait, clock, started, error)
+        logger.info("step %s failed, attempt %d", wait.name, attempt, exc_info=error)
+        await host.put(
+            draft(
+                events.Error(
+                    error=_sentence(error),
+                    recoverable=True,
+                    step_id=step.id,
+                    attempt=attempt,
+                    retry_at=iso(retry_at),
+                ),
+                Origin.WORLD,
+            )
+        )
+
+
+def _attempt_started(step: StepNode, attempt: int) -> Draft:
+    return draft(AttemptStarted(step_id=step.id, attempt=attempt), Origin.WORLD)
+
+
+async def _attempt(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
+    if wait.timeout_seconds is None:
+        return await _call(step, wait, host)
+    with anyio.move_on_after(wait.timeout_seconds) as scope:
+        return await _call(step, wait, host)
+    assert scope.cancelled_caught
+    raise TimeoutError(f"no result within {wait.timeout_seconds:g} s")
+
+
+async def _call(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
+    if inspect.isasyncgenfunction(wait.fn):
+        return await _stream(step, wait, wait.fn(*wait.args, **wait.kwargs), host)
+    if inspect.iscoroutinefunction(wait.fn):
+        return await wait.fn(*wait.args, **wait.kwargs)
+    call = partial(wait.fn, *wait.args, **wait.kwargs)
+    value = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=host.threads)
+    if inspect.isawaitable(value):  # a callable object, or a lambda around a coroutine
+        return await value
+    return value
+
+
+async def _stream(
+    step: StepNode, wait: StepWait[Any], items: AsyncGenerator[Any, Any], host: StepHost
+) -> Any:
+    """Show what a streaming step yields; its answer is its last `result`, else the joined text."""
+    texts: list[str] = []
+    answer: Any = _NOTHING
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, str):
+                texts.append(item)
+                await host.show(step, item)
+            elif isinstance(item, Result):
+                answer = item.value
+            elif isinstance(item, events.EventBase):
+                await host.put(draft(item, Origin.WORLD))
+            elif isinstance(item, Wait):
+                raise FlowMistake(
+                    f"step {wait.name} yields {item!r}: a wait is yielded by the flow, "
+                    f"not by a step ({mistakes.suspended_at(items)})"
+                )
+            else:
+                raise mistakes.explain_yield(item, mistakes.suspended_at(items))
+    return "".join(texts) if answer is _NOTHING else answer
+
+
+def _complete(
+    step: StepNode, wait: StepWait[Any], clock: Clock, started: float, value: Any
+) -> Draft:
+    try:
+        raw = canonical.encode(value)
+    except FlowMistake as exc:
+        raise FlowMistake(
+            f"the result of step {wait.name} can't be recorded: {exc.message} ({wait.where})"
+        ) from exc
+    now = clock.now()
+    complete = events.StepComplete(
+        id=step.id,
+        name=wait.name,
+        step_type="step",
+        success=True,
+        result=canonical.hidden(raw) if wait.private else msgspec.Raw(raw),
+        duration_ms=round((now - started) * 1000),
+        completed_at=iso(now),
+    )
+    return draft(
+        complete, Origin.WORLD, ResultPrivate(result=msgspec.Raw(raw)) if wait.private else None
+    )
+
+
+def _failed(
+    step: StepNode, wait: StepWait[Any], clock: Clock, started: float, error: BaseException
+) -> Draft:
+    now = clock.now()
+    logger.info("step %s has failed", wait.name, exc_info=error)
+    return draft(
+        events.StepComplete(
+            id=step.id,
+            name=wait.name,
+            step_type="step",
+            success=False,
+            error=str(error) or type(error).__name__,
+            error_type=type(error).__name__,
+            duration_ms=round((now - started) * 1000),
+            completed_at=iso(now),
+        ),
+        Origin.WORLD,
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

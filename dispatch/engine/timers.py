@@ -1,0 +1,121 @@
+"""Settle waits whose time has come: sleeps, time limits of tools and approvals, and of a cancel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import anyio
+
+from dispatch.core import events
+from dispatch.core.clock import Clock, iso
+from dispatch.core.errors import DispatchError
+from dispatch.core.journal import Draft, Origin, TimerFired, draft
+from dispatch.core.lifecycle import Status
+from dispatch.store.base import Change, Due, Execution, Store, WaitRow
+
+logger = logging.getLogger(__name__)
+
+PAGE = 100
+RETRY_SECONDS = 1.0
+
+
+class Owner(Protocol):
+    store: Store
+    clock: Clock
+    worker: str
+
+    def drive(self, execution: Execution) -> None: ...
+
+
+class Timers:
+    """A service: sleeps until the next wait is due, or until a nearer one is set."""
+
+    def __init__(self, owner: Owner):
+        self._owner = owner
+        self._set = anyio.Event()
+
+    def nudge(self) -> None:
+        """A wait with a due time has been committed."""
+        self._set.set()
+
+    async def run(self) -> None:
+        """Never returns."""
+        owner = self._owner
+        while True:
+            self._set = anyio.Event()
+            try:
+                due = await owner.store.due(owner.clock.now(), PAGE)
+                for one in due:
+                    await self._fire(one)
+                next_due = None if due else await owner.store.next_due()
+            except DispatchError as exc:
+                logger.warning("timers cannot be read: %s", exc)
+                due, next_due = [], owner.clock.now() + RETRY_SECONDS
+            if not due:
+                await self._sleep_until(next_due)
+
+    async def _sleep_until(self, when: float | None) -> None:
+        if when is None:
+            await self._set.wait()
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cancel_when_set, tasks.cancel_scope)
+            await self._owner.clock.sleep(max(0.0, when - self._owner.clock.now()))
+            tasks.cancel_scope.cancel()
+
+    async def _cancel_when_set(self, scope: anyio.CancelScope) -> None:
+        await self._set.wait()
+        scope.cancel()
+
+    async def _fire(self, due: Due) -> None:
+        owner = self._owner
+
+        def decide(execution: Execution, waits: Sequence[WaitRow]) -> Change:
+            row = next((row for row in waits if row.id == due.wait.id), None)
+            if row is None or row.status != "open" or execution.status.is_final:
+                return Change()
+            # What is parked stays so: only a retry, a resume or a cancel replays it.
+            wake = row.kind != "cancel" and execution.status is not Status.INTERRUPTED
+            return Change([settlement(row, execution, owner.clock.now())], wake=wake)
+
+        changed = await owner.store.transact(
+            due.execution_id, decide, keys=[due.wait.id], take_for=owner.worker
+        )
+        if changed.taken:
+            owner.drive(changed.execution)
+
+
+def settlement(row: WaitRow, execution: Execution, now: float) -> Draft:
+    """What time does to a wait."""
+    match row.kind:
+        case "tool":
+            event: events.EventBase = events.ToolComplete(
+                tool_call_id=row.id,
+                tool_id=row.id,
+                tool_name=row.name,
+                success=False,
+                error="no output in time",
+                code="timeout",
+            )
+        case "approval":
+            event = events.ApprovalComplete(
+                approval_id=row.id, decision="timeout", resolved_by="system", completed_at=iso(now)
+            )
+        case "timer":
+            return draft(TimerFired(id=row.id), Origin.WORLD)
+        case _:
+            event = cancelled_by_force(execution, now)
+    return draft(event, Origin.WORLD)
+
+
+def cancelled_by_force(execution: Execution, now: float) -> events.ExecutionComplete:
+    """The end of an execution that did not come to its own in time, or cannot be replayed."""
+    return events.ExecutionComplete(
+        kind=execution.kind,
+        success=False,
+        stop_reason="cancelled",
+        completed_at=iso(now),
+        duration_ms=round((now - execution.created_at) * 1000),
+    )
