@@ -47,8 +47,9 @@ def check_flow(fn: Callable[..., Any]) -> list[str]:
             for inner in (found for stmt in node.finalbody for found in _own_nodes(stmt)):
                 if isinstance(inner, ast.Yield):
                     raise FlowMistake(
-                        f"{fn.__name__} yields inside `finally`, which also runs when the generator is "
-                        "merely closed for a while: put what must be undone under `except Cancelled` "
+                        f"{fn.__name__} yields inside `finally`, which also runs when the "
+                        "generator is merely closed for a while: put what must be undone "
+                        "under `except Cancelled` "
                         f"({code.co_filename}:{inner.lineno})"
                     )
         if isinstance(node, ast.Await):
