@@ -1,0 +1,1 @@
+"""Out to subscribers: the hub wakes tails, and a tail is a cursor."""
