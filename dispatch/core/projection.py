@@ -13,6 +13,7 @@ import msgspec
 from dispatch.core.canonical import digest
 from dispatch.core.clock import parse_iso
 from dispatch.core.journal import (
+    EDGES,
     Abandoned,
     ApprovalOpened,
     CallPrivate,
@@ -82,6 +83,26 @@ class PhaseEntered(NamedTuple):
 
 Effect = (
     WaitOpened | WaitIssued | WaitSettled | StatusChanged | LegBegun | SegmentBegun | PhaseEntered
+)
+
+#: Kinds of which an entry can have effects; all others need not be asked.
+EFFECTIVE = frozenset(
+    {
+        "execution_start",
+        "dispatch.continued",
+        "tool_start",
+        "dispatch.approval_opened",
+        "dispatch.timer_set",
+        "await",
+        "approval_start",
+        "tool_complete",
+        "approval_complete",
+        "dispatch.timer_fired",
+        "dispatch.abandoned",
+        "dispatch.cancel_requested",
+        "dispatch.phase",
+    }
+    | {kind for (kind, _), edge in EDGES.items() if edge in (Edge.PARKED, Edge.FINAL)}
 )
 
 

@@ -1,0 +1,404 @@
+"""What the SQLite store does within one transaction: one method per command of `store.base`.
+
+Each checks all that can be refused before its first write, so that a refusal costs the other
+operations of its batch nothing. All of it is synchronous and runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from dispatch.core.errors import Conflict, Gone, LeaseLost, NotFound
+from dispatch.core.ids import ExecutionId
+from dispatch.core.journal import Draft
+from dispatch.core.lifecycle import Status
+from dispatch.core.projection import StatusChanged, WaitIssued, WaitOpened, WaitSettled
+from dispatch.core.wire import Framer
+from dispatch.store import rows
+from dispatch.store.base import (
+    Appended,
+    Changed,
+    Committed,
+    Created,
+    Decide,
+    Execution,
+    NewExecution,
+    WaitRow,
+)
+from dispatch.store.growth import Growth, WaitChange, final, grow, is_progress
+
+TOMBSTONE_SECONDS = 30 * 24 * 3600
+#: Chunks that one transaction purges of a deleted journal.
+PURGE_CHUNKS = 32
+
+# ruff's S608 sees SQL built from strings; what is built in are the column lists of `rows`.
+_SELECT = f"SELECT {rows.EXECUTION}, key FROM executions WHERE id = ?"  # noqa: S608
+_INSERT = (
+    f"INSERT INTO executions ({rows.EXECUTION}) "  # noqa: S608
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE = (
+    "UPDATE executions SET status = ?, code = ?, phase = ?, last_seq = ?, leg_seq = ?, "
+    "segment_seq = ?, updated_at = ?, ended_at = ?, worker = ?, token = ?, runnable = ?, "
+    "strikes = ? WHERE key = ?"
+)
+# Touches no index: what most appends need.
+_ADVANCE = "UPDATE executions SET last_seq = ?, updated_at = ? WHERE key = ?"
+_INSERT_CHUNK = f"INSERT INTO journal (execution_key, {rows.CHUNK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_WAITS = (
+    f"SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 AND status = 'open' "  # noqa: S608
+    f"UNION SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 "
+    "AND id IN (SELECT value FROM json_each(?2)) "
+    f"UNION SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 "
+    "AND name IN (SELECT value FROM json_each(?2)) ORDER BY opened_seq"
+)
+_OPEN_WAITS = (
+    f"SELECT {rows.WAIT} FROM waits "  # noqa: S608
+    "WHERE execution_key = ?1 AND status = 'open' ORDER BY opened_seq"
+)
+
+
+class Framers:
+    """The framers of the executions written to last: making one costs more than using it."""
+
+    def __init__(self, limit: int = 1024):
+        self._limit = limit
+        self._framers: OrderedDict[ExecutionId, Framer] = OrderedDict()
+
+    def of(self, execution_id: ExecutionId) -> Framer:
+        framer = self._framers.get(execution_id)
+        if framer is None:
+            framer = self._framers[execution_id] = Framer(execution_id)
+            if len(self._framers) > self._limit:
+                self._framers.popitem(last=False)
+        else:
+            self._framers.move_to_end(execution_id)
+        return framer
+
+
+class Transaction:
+    """One transaction on `db`, at one time `at`. `committed` is what its commit tells the
+    listener.
+    """
+
+    def __init__(self, db: sqlite3.Connection, at: float, framers: Framers):
+        self.db, self.at = db, at
+        self.committed: list[Committed] = []
+        self._framers = framers
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def create(self, new: NewExecution) -> Created:
+        if new.idempotency_key is not None:
+            found = self.db.execute(
+                "SELECT execution_id, request_digest FROM idempotency WHERE key = ?",
+                (new.idempotency_key,),
+            ).fetchone()
+            if found is not None:
+                return self._created_before(new, *found)
+        empty = Execution(
+            id=new.id,
+            flow=new.flow,
+            version=new.version,
+            kind=new.kind,
+            status=Status.PENDING,
+            last_seq=0,
+            leg_seq=0,
+            segment_seq=0,
+            created_at=self.at,
+            updated_at=self.at,
+            worker=new.worker,
+            token=0 if new.worker is None else 1,
+            runnable=new.worker is None,
+        )
+        drafts = (new.start,)
+        growth = grow(empty, drafts, self.at, self._framers.of(new.id))
+        made = growth.execution
+        key = self.db.execute(
+            _INSERT,
+            (
+                made.id,
+                made.flow,
+                made.version,
+                made.kind,
+                made.status,
+                made.code,
+                made.phase,
+                made.last_seq,
+                made.leg_seq,
+                made.segment_seq,
+                made.created_at,
+                made.updated_at,
+                made.ended_at,
+                made.worker,
+                made.token,
+                made.runnable,
+                made.strikes,
+            ),
+        ).lastrowid
+        assert key is not None
+        if new.idempotency_key is not None:
+            self.db.execute(
+                "INSERT INTO idempotency VALUES (?, ?, ?)",
+                (new.idempotency_key, new.id, new.request_digest),
+            )
+        self._write_growth(key, growth, drafts)
+        return Created(made, existed=False)
+
+    def _created_before(self, new: NewExecution, execution_id: str, digest: str) -> Created:
+        if digest != new.request_digest:
+            raise Conflict(
+                f"the idempotency key {new.idempotency_key!r} was used for another request",
+                code="idempotency-mismatch",
+            )
+        _, execution = self._load(ExecutionId(execution_id))
+        return Created(execution, existed=True)
+
+    def append(
+        self,
+        execution_id: ExecutionId,
+        drafts: Sequence[Draft],
+        firm: Sequence[Draft],
+        expected_seq: int,
+        token: int,
+        release: bool,
+    ) -> Appended:
+        key, before = self._load(execution_id)
+        if token != before.token:
+            raise LeaseLost(f"execution {execution_id} was taken by another worker")
+        if before.status.is_final:
+            raise final(before)
+        if before.worker is None:
+            raise LeaseLost(f"execution {execution_id} was let go of")
+        conditional = bool(firm) or release
+        landed = not conditional or before.last_seq == expected_seq
+        if firm and landed:
+            drafts = [*drafts, *firm]
+        growth = grow(before, drafts, self.at, self._framers.of(execution_id))
+        after = growth.execution
+        if before.strikes and is_progress(drafts):
+            after = msgspec.structs.replace(after, strikes=0)
+        if release and landed:
+            after = msgspec.structs.replace(after, worker=None, runnable=False)
+        self._write(key, before, growth._replace(execution=after), drafts)
+        return Appended(after.last_seq, landed)
+
+    def transact(
+        self, execution_id: ExecutionId, decide: Decide, keys: Sequence[str], take_for: str | None
+    ) -> Changed:
+        key, before = self._load(execution_id)
+        drafts, wake = decide(before, self._waits(key, keys))
+        if drafts and before.status.is_final:
+            raise final(before)
+        growth = grow(before, drafts, self.at, self._framers.of(execution_id))
+        after = growth.execution
+        taken = False
+        if wake and after.worker is None and not after.status.is_final:
+            taken = take_for is not None
+            change: dict[str, Any] = (
+                {"worker": take_for, "token": after.token + 1, "runnable": False}
+                if taken
+                else {"runnable": True}
+            )
+            after = msgspec.structs.replace(after, **change)
+        self._write(key, before, growth._replace(execution=after), drafts)
+        return Changed(after, before.last_seq + 1, taken)
+
+    def acquire(self, execution_id: ExecutionId, worker: str) -> Execution | None:
+        try:
+            key, before = self._load(execution_id)
+        except (NotFound, Gone):
+            return None
+        if before.worker is not None or before.status.is_final:
+            return None
+        after = msgspec.structs.replace(
+            before, worker=worker, token=before.token + 1, runnable=False
+        )
+        self._update(key, after)
+        return after
+
+    def release(self, execution_id: ExecutionId, token: int, runnable: bool) -> None:
+        self.db.execute(
+            "UPDATE executions SET worker = NULL, runnable = ? "
+            "WHERE id = ? AND token = ? AND worker IS NOT NULL",
+            (runnable, execution_id, token),
+        )
+
+    def delete(self, execution_id: ExecutionId) -> int:
+        """Make it gone at once; its journal, under the key given back, is left to `purge`."""
+        key, execution = self._load(execution_id)
+        if not execution.status.is_final:
+            raise Conflict(
+                f"execution {execution_id} is {execution.status}: only what is over can be deleted",
+                code="not-final",
+            )
+        db = self.db
+        expired = (self.at - TOMBSTONE_SECONDS,)
+        db.execute(
+            "DELETE FROM idempotency WHERE execution_id IN "
+            "(SELECT execution_id FROM tombstones WHERE deleted_at < ?)",
+            expired,
+        )
+        db.execute("DELETE FROM tombstones WHERE deleted_at < ? AND execution_key IS NULL", expired)
+        db.execute("DELETE FROM executions WHERE key = ?", (key,))
+        db.execute("INSERT INTO tombstones VALUES (?, ?, ?)", (execution_id, self.at, key))
+        return key
+
+    def purge(self, key: int) -> bool:
+        """Remove a piece of what a deleted execution left; whether that was the last one."""
+        db = self.db
+        chunks = db.execute(
+            "DELETE FROM journal WHERE rowid IN "
+            "(SELECT rowid FROM journal WHERE execution_key = ? LIMIT ?)",
+            (key, PURGE_CHUNKS),
+        ).rowcount
+        waits = db.execute(
+            "DELETE FROM waits WHERE rowid IN "
+            "(SELECT rowid FROM waits WHERE execution_key = ? LIMIT ?)",
+            (key, PURGE_CHUNKS),
+        ).rowcount
+        if chunks or waits:
+            return False
+        db.execute("UPDATE tombstones SET execution_key = NULL WHERE execution_key = ?", (key,))
+        return True
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def enlist(self, worker: str, process: str) -> None:
+        """`worker` lives. What one of its name held before was left by a death."""
+        self.bury(worker)
+        self.db.execute("INSERT INTO workers VALUES (?, ?, ?)", (worker, process, self.at))
+
+    def bury(self, worker: str) -> int:
+        """Let others have what a dead worker held; how many there were."""
+        freed = self.db.execute(
+            "UPDATE executions SET worker = NULL, runnable = 1, "
+            "strikes = strikes + (status <> 'suspended') WHERE worker = ?",
+            (worker,),
+        ).rowcount
+        self.db.execute("DELETE FROM workers WHERE id = ?", (worker,))
+        return freed
+
+    def leave(self, worker: str) -> None:
+        """Let others have what `worker` still holds. Nothing died, so there is no strike."""
+        self.db.execute(
+            "UPDATE executions SET worker = NULL, runnable = 1 WHERE worker = ?", (worker,)
+        )
+        self.db.execute("DELETE FROM workers WHERE id = ?", (worker,))
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def _load(self, execution_id: ExecutionId) -> tuple[int, Execution]:
+        row = self.db.execute(_SELECT, (execution_id,)).fetchone()
+        if row is None:
+            raise missing(self.db, execution_id, self.at)
+        return row[-1], rows.to_execution(row)
+
+    def _waits(self, key: int, keys: Sequence[str]) -> list[WaitRow]:
+        if keys:
+            asked = msgspec.json.encode(keys).decode()
+            found = self.db.execute(_WAITS, (key, asked))
+        else:
+            found = self.db.execute(_OPEN_WAITS, (key,))
+        return [rows.to_wait(row) for row in found]
+
+    def _write(self, key: int, before: Execution, growth: Growth, drafts: Sequence[Draft]) -> None:
+        after = growth.execution
+        advanced = msgspec.structs.replace(
+            before, last_seq=after.last_seq, updated_at=after.updated_at
+        )
+        if after == advanced:
+            if drafts:
+                self.db.execute(_ADVANCE, (after.last_seq, after.updated_at, key))
+        else:
+            self._update(key, after)
+        if drafts:
+            self._write_growth(key, growth, drafts)
+
+    def _update(self, key: int, row: Execution) -> None:
+        self.db.execute(
+            _UPDATE,
+            (
+                row.status,
+                row.code,
+                row.phase,
+                row.last_seq,
+                row.leg_seq,
+                row.segment_seq,
+                row.updated_at,
+                row.ended_at,
+                row.worker,
+                row.token,
+                row.runnable,
+                row.strikes,
+                key,
+            ),
+        )
+
+    def _write_growth(self, key: int, growth: Growth, drafts: Sequence[Draft]) -> None:
+        for chunk in growth.chunks:
+            self.db.execute(_INSERT_CHUNK, (key, *rows.from_chunk(chunk)))
+        for change in growth.waits:
+            self._change_wait(key, change)
+        first_seq = growth.chunks[0].first_seq
+        self.committed.append(
+            Committed(growth.execution, first_seq, self.at, drafts, growth.chunks)
+        )
+
+    def _change_wait(self, key: int, change: WaitChange) -> None:
+        seq, leg_seq, effect = change
+        match effect:
+            case WaitOpened():
+                self.db.execute(
+                    "INSERT INTO waits (execution_key, id, kind, name, status, issued, opened_seq, "
+                    "due_at, timeout, digest, returns, private, raw) "
+                    "VALUES (?, ?, ?, ?, 'open', 0, ?, ?, ?, '', ?, ?, ?)",
+                    (
+                        key,
+                        effect.id,
+                        effect.kind,
+                        effect.name,
+                        seq,
+                        effect.due_at,
+                        effect.timeout,
+                        effect.returns,
+                        effect.private,
+                        effect.raw,
+                    ),
+                )
+            case WaitIssued(wait_id):
+                self.db.execute(
+                    "UPDATE waits SET issued = 1, due_at = coalesce(due_at, ? + timeout) "
+                    "WHERE execution_key = ? AND id = ? AND status = 'open'",
+                    (self.at, key, wait_id),
+                )
+            case WaitSettled(wait_id, outcome, digest):
+                self.db.execute(
+                    "UPDATE waits SET status = ?, digest = ?, settled_seq = ?, leg_seq = ? "
+                    "WHERE execution_key = ? AND id = ? AND status = 'open'",
+                    (outcome, digest, seq, leg_seq, key, wait_id),
+                )
+            case StatusChanged():
+                self.db.execute(
+                    "UPDATE waits SET status = 'abandoned', settled_seq = ?, leg_seq = ? "
+                    "WHERE execution_key = ? AND status = 'open'",
+                    (seq, leg_seq, key),
+                )
+            case _:
+                raise AssertionError(effect)
+
+
+def missing(db: sqlite3.Connection, execution_id: ExecutionId, at: float) -> NotFound | Gone:
+    """Why there is no such execution."""
+    buried = db.execute(
+        "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?",
+        (execution_id, at - TOMBSTONE_SECONDS),
+    ).fetchone()
+    if buried:
+        return Gone(f"execution {execution_id} was deleted", code="execution-deleted")
+    return NotFound(f"there is no execution {execution_id}", code="execution-unknown")

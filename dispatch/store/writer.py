@@ -1,0 +1,328 @@
+"""Carries out all writes of a process, in the order of their calls, many to a commit.
+
+Group commit without linger: what was submitted while a batch ran, or was held back, is the next
+batch. Batches run on the event loop's own thread: a thread beside a busy loop waits for the
+interpreter far longer than a commit takes. That is kept to a share of the loop's time. What can
+truly wait goes to a thread, and the loop does not: for another process that is writing, and for the
+disk with `synchronous=FULL`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import anyio
+
+from dispatch.core.clock import Clock
+from dispatch.core.errors import Unavailable
+from dispatch.store.aside import Aside
+from dispatch.store.base import Committed
+from dispatch.store.checkpoints import Checkpoints
+from dispatch.store.transaction import Framers, Transaction
+
+R = TypeVar("R")
+
+#: Of the loop's time, how much commits may take when there is always another one; and how far
+#: ahead of that share a quiet writer may get, so that lone commits run at once.
+LOOP_SHARE = 0.25
+BURST_SECONDS = 0.02
+#: Weight at which a batch is closed (a draft weighs 1): bounds how long a commit holds the loop.
+MAX_BATCH_WEIGHT = 2048
+#: How often it is asked whether another process has stopped writing, and for how long.
+BUSY_POLL_SECONDS = 0.001
+BUSY_SECONDS = 5.0
+#: Pause after a failed commit: doubled with each failure in a row, up to the second.
+RETRY_SECONDS = (0.01, 1.0)
+
+_FAULTS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Operation:
+    """Something to be done within a transaction, and the future that its caller awaits.
+
+    `kept`: while the disk is full it is retried, where others are refused. `alone`: it is not to
+    share its transaction, because a batch that it was in broke.
+    """
+
+    __slots__ = ("alone", "error", "future", "kept", "result", "run", "weight")
+
+    def __init__(
+        self,
+        run: Callable[[Transaction], Any],
+        future: asyncio.Future[Any],
+        kept: bool,
+        weight: int,
+    ):
+        self.run, self.future, self.kept, self.weight = run, future, kept, weight
+        self.alone = False
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def settle(self) -> None:
+        # A caller that was cancelled has given its future up; what it asked for stands.
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.settle()
+
+
+class Writer:
+    """Owns `db`, the one connection that writes. Must be made on the loop that it will run on."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        clock: Clock,
+        deliver: Callable[[Committed], None],
+        checkpoints: Checkpoints,
+        *,
+        durable: bool,
+    ):
+        self.healthy = True
+        self._db, self._clock, self._deliver = db, clock, deliver
+        self._checkpoints = checkpoints
+        self._durable = durable
+        self._loop = asyncio.get_running_loop()
+        self._framers = Framers()
+        self._queue: deque[Operation] = deque()
+        self._turn_handle: asyncio.Handle | None = None
+        self._next_at = 0.0
+        self._retry_seconds = RETRY_SECONDS[0]
+        self._aside = Aside("store-writer")
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        checkpoints.on_gap_over = self._schedule
+
+    def submit(
+        self, run: Callable[[Transaction], R], *, kept: bool = False, weight: int = 1
+    ) -> asyncio.Future[R]:
+        """Have `run` called within a transaction; its result is there when that is durable.
+
+        It runs though nobody awaits the future any more.
+        """
+        if self._closed:
+            raise Unavailable("the store is closed", code="store-failed")
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._queue.append(Operation(run, future, kept, weight))
+        self._idle.clear()
+        self._schedule()
+        return future
+
+    async def close(self, seconds: float) -> None:
+        """Carry out what was submitted; what can't be within `seconds` is refused."""
+        self._closed = True
+        with anyio.move_on_after(seconds) as scope:
+            await self._idle.wait()
+        if scope.cancelled_caught:
+            _log.error("the store is closed with %d writes undone", len(self._queue))
+        if self._turn_handle is not None:
+            self._turn_handle.cancel()
+        for operation in self._queue:
+            operation.fail(Unavailable("the store is closed", code="store-failed"))
+        self._queue.clear()
+        await self._aside.close()
+
+    # --- turns ------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """See to it that there is a turn, unless one is coming or under way."""
+        if self._aside.busy:
+            return
+        if not self._queue:
+            self._idle.set()
+            return
+        if self._turn_handle is not None or self._checkpoints.needs_gap:
+            return
+        pause = self._next_at - time.perf_counter()
+        if pause <= 0:
+            # Not right now: what else is submitted in this turn of the loop joins the batch.
+            self._turn_handle = self._loop.call_soon(self._turn)
+        else:
+            self._turn_handle = self._loop.call_later(pause, self._turn)
+
+    def _turn(self) -> None:
+        self._turn_handle = None
+        batch = self._take()
+        with self._paced():
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as exc:
+                if _code(exc) == sqlite3.SQLITE_BUSY:
+                    self._aside.start(
+                        self._begin_patiently, lambda exc: self._begun(batch, exc), urgent=True
+                    )
+                else:
+                    self._failed(batch, exc)
+            else:
+                self._carry_out(batch)
+
+    @contextmanager
+    def _paced(self) -> Iterator[None]:
+        """Around what the writer does on the loop: counts its time, and sees to the next turn."""
+        started = time.perf_counter()
+        yield
+        now = time.perf_counter()
+        self._next_at = max(self._next_at, started - BURST_SECONDS) + (now - started) / LOOP_SHARE
+        self._schedule()
+
+    def _take(self) -> list[Operation]:
+        queue = self._queue
+        batch = [queue.popleft()]
+        if batch[0].alone:
+            return batch
+        weight = batch[0].weight
+        while queue and weight + queue[0].weight <= MAX_BATCH_WEIGHT and not queue[0].alone:
+            operation = queue.popleft()
+            weight += operation.weight
+            batch.append(operation)
+        return batch
+
+    def _begin_patiently(self) -> None:
+        # Not SQLite's own busy handler: its naps grow to 100 ms, and whoever naps loses its turn.
+        give_up_at = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if _code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(BUSY_POLL_SECONDS)
+            else:
+                return
+
+    def _begun(self, batch: list[Operation], exc: Exception | None) -> None:
+        with self._paced():
+            if exc is None:
+                self._carry_out(batch)
+            else:
+                self._failed(batch, exc)
+
+    def _carry_out(self, batch: list[Operation]) -> None:
+        """Run `batch` in the transaction just begun, and commit it."""
+        transaction = Transaction(self._db, self._clock.now(), self._framers)
+        try:
+            for operation in batch:
+                operation.error = None
+                changes = self._db.total_changes
+                try:
+                    operation.result = operation.run(transaction)
+                except Exception as exc:
+                    # Before its first write it is a refusal, and concerns nobody else.
+                    if isinstance(exc, sqlite3.Error) or self._db.total_changes != changes:
+                        raise
+                    operation.error = exc
+            if self._durable:
+                self._aside.start(
+                    self._commit, lambda exc: self._committed(batch, transaction, exc), urgent=True
+                )
+                return
+            self._commit()
+        except Exception as exc:
+            self._failed(batch, exc)
+        else:
+            self._finish(batch, transaction)
+
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+
+    def _committed(
+        self, batch: list[Operation], transaction: Transaction, exc: Exception | None
+    ) -> None:
+        with self._paced():
+            if exc is None:
+                self._finish(batch, transaction)
+            else:
+                self._failed(batch, exc)
+
+    def _finish(self, batch: list[Operation], transaction: Transaction) -> None:
+        if not self.healthy:
+            _log.warning("the store works again")
+            self.healthy = True
+        self._retry_seconds = RETRY_SECONDS[0]
+        for committed in transaction.committed:
+            try:
+                self._deliver(committed)
+            except Exception:
+                # It is durable, whatever the listener makes of it, and its caller must be told.
+                _log.exception("the store's listener failed")
+        for operation in batch:
+            operation.settle()
+        self._checkpoints.wrote(_size(transaction))
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def _failed(self, batch: list[Operation], exc: Exception) -> None:
+        """Nothing of `batch` has happened: a commit that reports an error is seen by nobody."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if _code(exc) in _FAULTS:
+            self._refuse_commands(batch, exc)
+        elif len(batch) > 1:
+            # Which one broke it? Each has its own transaction now, still in order.
+            for operation in batch:
+                operation.alone = True
+            self._queue.extendleft(reversed(batch))
+        else:
+            _log.error("a write failed", exc_info=exc)
+            failure = Unavailable(f"the store failed: {exc}", code="store-failed")
+            failure.__cause__ = exc
+            batch[0].fail(failure)
+
+    def _refuse_commands(self, batch: list[Operation], exc: Exception) -> None:
+        """Keep what drivers append, for a flow never sees a full disk; refuse all else; pause."""
+        if self.healthy:
+            _log.error("the store cannot write, and retries", exc_info=exc)
+            self.healthy = False
+        full = _code(exc) == sqlite3.SQLITE_FULL
+        for operation in batch:
+            if not operation.kept:
+                failure = Unavailable(
+                    "the disk is full" if full else f"the store failed: {exc}",
+                    code="store-full" if full else "store-failed",
+                )
+                failure.__cause__ = exc
+                operation.fail(failure)
+        self._queue.extendleft(reversed([operation for operation in batch if operation.kept]))
+        self._next_at = time.perf_counter() + self._retry_seconds
+        self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+
+
+def _size(transaction: Transaction) -> int:
+    """About what a transaction added to the log: its chunks, and the pages that hold the rows."""
+    pages = 4 * (1 + len(transaction.committed))
+    return pages * 4096 + sum(
+        len(chunk.frames) for committed in transaction.committed for chunk in committed.chunks
+    )
+
+
+def _code(exc: Exception) -> int:
+    """The primary result code behind a sqlite3 error."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF
