@@ -7,7 +7,6 @@ Custom(name="progress", value=0.4)`. Plain text needs none: `yield "text"`.
 from __future__ import annotations
 
 from dispatch.core.events import (
-    named,
     ArtifactComplete,
     ArtifactDelta,
     ArtifactFile,
@@ -32,7 +31,6 @@ from dispatch.core.events import (
 )
 
 __all__ = [
-    "named",
     "ArtifactComplete",
     "ArtifactDelta",
     "ArtifactFile",
