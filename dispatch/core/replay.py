@@ -157,6 +157,7 @@ class Replay:
         self._attempts: dict[str, Attempts] = {}
         self._messages: list[tuple[int, list[Any]]] = [(base.seq, self.base.start.messages)]
         self._tools = {tool.name: tool for tool in self.base.start.client_tools}
+        self._issued: set[str] = set()  # calls that this leg has told the caller of
         self._cancel: Entry | None = None
         self._ended_by_world = False
         # Where the flow stands. `_waits` and `_displays` are the place of rule 5.
@@ -174,6 +175,10 @@ class Replay:
         self.fed_seq = entry.seq
         if edge := entry.edge:
             self.leg_open = edge is Edge.HEAD
+            if edge is Edge.TURN:
+                self._issued.add(entry.facts.tool_call_id or entry.facts.approval_id)
+            elif edge is Edge.HEAD:
+                self._issued.clear()
         if entry.origin is FLOW:
             self._feed_flow(entry)
         elif entry.origin is WORLD:
@@ -495,8 +500,9 @@ class Replay:
         return [] if self.leg_open or self.replaying else [resumed_head(self.base.kind, now)]
 
     def _turn(self, leaves: list[LeafNode], now: float) -> list[Draft]:
-        """The caller's turn, unless it has been told already."""
-        return drafts.turn(leaves, self._tools, now) if self.leg_open else []
+        """The caller's turn, as far as it has not been told in this leg."""
+        untold = [leaf for leaf in leaves if leaf.id not in self._issued]
+        return drafts.turn(untold, self._tools, now)
 
 
 class _ResultValue(Payload, frozen=True):

@@ -1,0 +1,437 @@
+"""The runner without a loop: drives the replay machine over a journal that is a list.
+
+A flow is a sync generator here; the machine holds none and can't tell. `Worker` obeys `decide` the
+way `engine.runner` does: live displays wait in a window and are appended whatever else has arrived;
+what is firm lands only if nothing unseen has; steps append their result only while it is wanted.
+Nothing moves by itself: a test lets steps work, and `between` appends for others between any two
+actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from dispatch.core import canonical, events, replay
+from dispatch.core.clock import iso
+from dispatch.core.drafts import resumed_head
+from dispatch.core.errors import WaitFailed
+from dispatch.core.journal import (
+    AttemptStarted,
+    CancelRequested,
+    Draft,
+    Edge,
+    Entry,
+    Origin,
+    ResultSet,
+    StartPrivate,
+    TimerFired,
+    draft,
+    entry,
+    text_delta,
+)
+from dispatch.core.nodes import StepNode
+from dispatch.core.projection import CANCEL_TIMER, WaitOpened, WaitSettled, effects
+from dispatch.core.replay import Outcome, Show
+from dispatch.core.waits import StepWait, Wait
+
+SEED = "5eed"
+FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
+FINAL = ("execution_complete", "execution_error")
+
+
+@dataclass
+class Result:
+    """What `yield result(value)` will be."""
+
+    value: Any
+
+
+class Journal:
+    """Entries in order, a clock that goes one second on with each append, and what is open."""
+
+    def __init__(self, entries: Iterable[Entry] = (), now: float = 1_000_000.0):
+        self.entries = list(entries)
+        self.now = now if not self.entries else self.entries[-1].at
+
+    @property
+    def last_seq(self) -> int:
+        return len(self.entries)
+
+    def append(self, *drafts: Draft) -> None:
+        assert not any(entry.edge is Edge.FINAL for entry in self.entries), "already final"
+        self.now += 1
+        for placed in drafts:
+            self.entries.append(entry(placed, self.last_seq + 1, self.now))
+
+    def cut(self, length: int) -> Journal:
+        return Journal(self.entries[:length])
+
+    def open(self) -> dict[str, WaitOpened]:
+        """Tool calls, approvals and timers that nothing has settled."""
+        waits: dict[str, WaitOpened] = {}
+        for placed in self.entries:
+            for effect in effects(placed):
+                if isinstance(effect, WaitOpened) and effect.id != CANCEL_TIMER:
+                    waits[effect.id] = effect
+                elif isinstance(effect, WaitSettled):
+                    waits.pop(effect.id, None)
+        return waits
+
+    def is_settled(self, step_id: str) -> bool:
+        return any(e.kind == "step_complete" and e.facts.id == step_id for e in self.entries)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return any(e.kind == "dispatch.cancel_requested" for e in self.entries)
+
+    @property
+    def is_final(self) -> bool:
+        return bool(self.entries) and self.entries[-1].edge is Edge.FINAL
+
+    @property
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.entries]
+
+    def ids(self, kind: str) -> list[str]:
+        """The ids that entries of this kind are about, in order."""
+        names = {"tool_start": "tool_call_id", "tool_complete": "tool_call_id"}
+        return [
+            getattr(entry.facts, names.get(kind, "id"))
+            for entry in self.entries
+            if entry.kind == kind
+        ]
+
+    # --- what others append ----------------------------------------------------------------------
+
+    def settle(self, wait: WaitOpened, value: Any = None, *, fails: bool = False) -> None:
+        """Settle a wait, as the command or the timer that does so would: the first one wins."""
+        if wait.id not in self.open():
+            return
+        self.append(settlement(wait, value, fails=fails))
+
+    def cancel(self, reason: str | None = None) -> None:
+        deadline = iso(self.now + 10)
+        self.append(draft(CancelRequested(deadline=deadline, reason=reason), WORLD))
+
+    def resume(self, outputs: Sequence[tuple[WaitOpened, Any]], messages: Any = None) -> None:
+        """A POST of the caller: the head of a new leg, and the outputs, in one transaction."""
+        wanted = [(wait, value) for wait, value in outputs if wait.id in self.open()]
+        settlements = [settlement(wait, value) for wait, value in wanted]
+        self.append(resumed_head("flow", self.now, messages), *settlements)
+
+
+def settlement(wait: WaitOpened, value: Any = None, *, fails: bool = False) -> Draft:
+    """What settles `wait`; a failed approval is a timeout, and a timer can't fail."""
+    if wait.kind == "timer":
+        return draft(TimerFired(id=wait.id), WORLD)
+    if wait.kind == "approval":
+        event: events.EventBase = events.ApprovalComplete(
+            approval_id=wait.id, decision="timeout" if fails else "approved", resolved_by="user"
+        )
+    elif fails:
+        event = events.ToolComplete(
+            tool_call_id=wait.id, success=False, error=str(value), code=value and "timeout"
+        )
+    else:
+        event = events.ToolComplete(tool_call_id=wait.id, success=True, result=value)
+    return draft(event, WORLD)
+
+
+def begun(inputs: Any = None, messages: Sequence[Any] = (), **private: Any) -> Journal:
+    """A journal with its first entry."""
+    journal = Journal()
+    start = StartPrivate(
+        seed=SEED,
+        inputs=msgspec.Raw(canonical.encode(inputs)),
+        messages=list(messages),
+        **private,
+    )
+    journal.append(
+        draft(events.ExecutionStart(kind="flow", started_at=iso(journal.now)), WORLD, start)
+    )
+    return journal
+
+
+@dataclass
+class Run:
+    """A flow's handle, as much of it as the rules are about."""
+
+    state: Any
+    segment: int
+    now: float
+    messages: list[Any]
+
+
+@dataclass
+class Work:
+    """A step that a task works on; not `begun` while it waits for its next attempt."""
+
+    node: StepNode
+    begun: bool
+    attempt: int
+    failed: int
+    retry_at: float
+
+
+FlowFunction = Callable[[Run], Generator[Any, Any, Any]]
+
+
+@dataclass
+class Worker:
+    """Drives one execution; `rules` is the module of the replay machine, or a broken copy of it."""
+
+    flow: FlowFunction
+    journal: Journal
+    between: Callable[[Worker], None] = lambda worker: None
+    rules: Any = replay
+    window: Callable[[], int] = lambda: 0  # how many displays may still wait to be appended
+    # What the flow was given, by segment: value or error, and the moment.
+    traces: dict[int, list[tuple[Any, float, list[Any]]]] = field(default_factory=dict)
+    standing: str = "start"  # what the flow yielded last
+    appended: list[Draft] = field(default_factory=list)  # by this worker, firm or not
+    work: dict[str, Work] = field(default_factory=dict)
+    status: str = "driving"
+
+    def __post_init__(self) -> None:
+        bases = [
+            e.seq for e in self.journal.entries if e.kind == "dispatch.continued" or e.seq == 1
+        ]
+        self._finished: list[tuple[str, Draft]] = []
+        self._pending: list[Draft] = []
+        self._begin(self.journal.entries[bases[-1] - 1])
+        # A recovery reads the whole segment before it begins the flow.
+        self._feed()
+
+    def _begin(self, base: Entry) -> None:
+        self.machine: Any = self.rules.Replay(base)
+        self._read = base.seq
+        self._own: set[int] = set()
+        state = self.machine.base.state
+        self.run = Run(
+            None if state is None else msgspec.json.decode(state),
+            self.machine.base.segment,
+            self.machine.now,
+            self.machine.messages,
+        )
+        self.traces[self.run.segment] = []
+        self._generator = self.flow(self.run)
+        self._yielded: Any = None
+        self._has_yielded = False
+
+    # --- journal ---------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        for placed in self.journal.entries[self._read :]:
+            self._read = placed.seq
+            if placed.seq in self._own:
+                self.machine.fed_seq = placed.seq
+                continue
+            self.machine.feed(placed)
+            if placed.kind == "step_complete":
+                self.work.pop(placed.facts.id, None)
+
+    def flush(self) -> None:
+        """Let the displays that wait in the window land."""
+        pending, self._pending = self._pending, []
+        if pending and not self.journal.is_final:
+            first = self.journal.last_seq + 1
+            self.journal.append(*pending)
+            self.appended += pending
+            self._own |= set(range(first, self.journal.last_seq + 1))
+
+    def _append(self, drafts: Sequence[Draft]) -> bool:
+        """Append what is firm if nothing unseen has arrived; displays land in any case."""
+        self.between(self)
+        expected, found = self.machine.fed_seq, self.journal.last_seq
+        if self.journal.is_final:
+            self._pending.clear()
+            return False
+        self.flush()
+        if expected != found:
+            return False
+        if drafts:
+            self.journal.append(*drafts)
+            self.appended += drafts
+        return True
+
+    # --- the driver ------------------------------------------------------------------------------
+
+    def advance(self) -> str:
+        """Drive until it is `done`, `suspended`, or `idle` because steps are at work."""
+        self.status = "driving"
+        while self.status == "driving":
+            if not self._has_yielded:
+                self._go_on(None, None)
+            self._turn()
+        return self.status
+
+    def _turn(self) -> None:
+        rules = self.rules
+        self._feed()
+        while self._finished:
+            wanted = [(id, done) for id, done in self._finished if id in self.work]
+            self._finished.clear()
+            if wanted and not self._append([done for _, done in wanted]):
+                self._finished = wanted
+            self._feed()
+        match self.machine.decide(self.journal.now):
+            case rules.Answer(value, error):
+                self._answer(value, error)
+            case rules.Append(drafts):
+                assert drafts, "an append of nothing would be asked for ever"
+                self._append(drafts)
+            case rules.Act(drafts, nodes):
+                if self._append(drafts):
+                    for node in nodes:
+                        node.running = True
+                        known = node.attempts
+                        attempt = known.started + node.begun
+                        self.work[node.id] = Work(
+                            node, node.begun, attempt, known.failed, known.retry_at
+                        )
+            case rules.Idle():
+                self.status = "idle"
+            case rules.Suspend(drafts):
+                if self._append(drafts):
+                    self.status = "suspended"
+            case rules.Restart(base):
+                self._begin(base)
+                self._feed()
+            case rules.Done():
+                self._generator.close()
+                self.status = "done"
+            case undecided:
+                raise AssertionError(undecided)
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:
+        self.run.now, self.run.messages = self.machine.now, self.machine.messages
+        outcome = (type(error).__name__, str(error)) if error is not None else value
+        self.trace.append((outcome, self.run.now, list(self.run.messages)))
+        self._go_on(value, error)
+
+    def _go_on(self, value: Any, error: BaseException | None) -> None:
+        """Run the flow to its next wait, its end, or a display at which it is to be cancelled."""
+        self._has_yielded = True
+        while True:
+            try:
+                if error is not None:
+                    yielded = self._generator.throw(error)
+                else:
+                    yielded = self._generator.send(value)
+            except StopIteration:
+                self.machine.end(Outcome())
+                return
+            except BaseException as exc:  # a flow may raise anything
+                self.machine.end(Outcome(exc, "flow-failed", str(exc)))
+                return
+            value = error = None
+            self.standing = type(yielded).__name__ if isinstance(yielded, Wait) else "display"
+            self.between(self)
+            self._feed()
+            if isinstance(yielded, Wait):
+                self.machine.wait(yielded)
+                return
+            if yielded == "":
+                continue
+            show = self.machine.display()
+            if show.name == Show.HOLD.name:
+                return
+            if show.name == Show.LIVE.name:
+                self._show(yielded)
+
+    def _show(self, yielded: Any) -> None:
+        if isinstance(yielded, Result):
+            self._pending.append(draft(ResultSet(value=yielded.value), FLOW))
+            self.machine.result = msgspec.Raw(canonical.encode(yielded.value))
+        else:
+            self._pending.append(text_delta("text_1", yielded, FLOW))
+        if len(self._pending) > self.window():
+            self.flush()
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def do(self, step_id: str, what: str, value: Any = None) -> None:
+        """Let a step at work move: `text`, `succeed` or `fail`, or begin its next attempt."""
+        work = self.work[step_id]
+        wait = work.node.wait
+        assert isinstance(wait, StepWait)
+        assert not self.journal.is_settled(step_id), "run although its result is there"
+        if not work.begun:
+            self.journal.now = max(self.journal.now, work.retry_at)
+            work.attempt += 1
+            self.journal.append(draft(AttemptStarted(step_id=step_id, attempt=work.attempt), WORLD))
+            work.begun = True
+            return
+        recorded = [
+            e.payload(AttemptStarted).attempt
+            for e in self.journal.entries
+            if e.kind == "dispatch.step_attempt" and e.payload(AttemptStarted).step_id == step_id
+        ]
+        assert recorded == list(range(1, work.attempt + 1)), "run before its attempt's entry"
+        if what == "text":
+            self.journal.append(text_delta(f"text_{step_id}", str(value), WORLD))
+        elif what == "succeed":
+            done = events.StepComplete(id=step_id, name=wait.name, success=True, result=value)
+            self._finished.append((step_id, draft(done, WORLD)))
+        elif work.failed < wait.retries:
+            work.failed += 1
+            work.retry_at = self.journal.now + 1
+            failed = events.Error(
+                error=str(value),
+                recoverable=True,
+                step_id=step_id,
+                attempt=work.attempt,
+                retry_at=iso(work.retry_at),
+            )
+            self.journal.append(draft(failed, WORLD))
+            work.begun = False
+        else:
+            lost = events.StepComplete(
+                id=step_id,
+                name=wait.name,
+                success=False,
+                error=str(value),
+                error_type="ValueError",
+            )
+            self._finished.append((step_id, draft(lost, WORLD)))
+
+    # --- shortcuts -------------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> list[tuple[Any, float, list[Any]]]:
+        """What the flow was given in this segment."""
+        return self.traces[self.run.segment]
+
+    @property
+    def answers(self) -> list[Any]:
+        return [outcome for outcome, _, _ in self.trace]
+
+    @property
+    def steps(self) -> list[str]:
+        """Steps at work that have not finished."""
+        finished = {id for id, _ in self._finished}
+        return [id for id in self.work if id not in finished]
+
+    def crash(self) -> None:
+        """Close the generator; what was not appended is lost."""
+        self._generator.close()
+
+
+def drive(
+    flow: FlowFunction, journal: Journal | None = None, **options: Any
+) -> tuple[Worker, Journal]:
+    """A worker that has advanced as far as it can, and its journal."""
+    journal = begun() if journal is None else journal
+    worker = Worker(flow, journal, **options)
+    worker.advance()
+    return worker, journal
+
+
+def fit(error: BaseException) -> str:
+    """The type and message of what a flow caught."""
+    assert isinstance(error, WaitFailed)
+    return f"{error.type_name}: {error.message}"

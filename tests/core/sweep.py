@@ -1,0 +1,198 @@
+"""Run a flow to its end, then cut its journal after every entry, recover, crash again, finish.
+
+The world is random: it settles what is open in any order and twice, cancels, resumes with nothing,
+and does so between any two actions of the worker. `Covered` counts where: what the flow stood at,
+what the journal was cut after, and what the world then appended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import msgspec
+
+from dispatch.core import replay
+from dispatch.core.journal import Edge, Entry, Origin
+from dispatch.core.projection import WaitOpened
+from tests.core.harness import Journal, Worker, begun
+from tests.core.plans import Plan, flow_of
+
+ROUNDS = 400
+Covered = Counter[tuple[str, str, str]]
+
+
+@dataclass
+class World:
+    """Everybody else who appends to one journal."""
+
+    journal: Journal
+    random: Random
+    covered: Covered
+    cut: str = "begin"
+    settled: list[WaitOpened] = field(default_factory=list)
+
+    def between(self, worker: Worker) -> None:
+        if self.random.random() < 0.12:
+            self.act(worker)
+
+    def window(self) -> int:
+        return self.random.choice([0, 0, 2, 5])
+
+    def act(self, worker: Worker) -> bool:
+        """Append something that is possible now, if anything is."""
+        journal, random = self.journal, self.random
+        if journal.is_final:
+            return False
+        waits = list(journal.open().values())
+        done = ""
+        if not journal.is_cancelled and random.random() < 0.04:
+            journal.cancel("enough")
+            done = "cancel"
+        elif self.settled and random.random() < 0.1:
+            journal.settle(random.choice(self.settled), "late")
+            done = "settle again"
+        elif waits and random.random() < 0.1:
+            journal.resume([], messages=[random.randrange(9)])
+            done = "resume with nothing"
+        elif waits:
+            done = self._settle(random.choice(waits))
+        if done:
+            self.covered[worker.standing, self.cut, done] += 1
+        return bool(done)
+
+    def _settle(self, wait: WaitOpened) -> str:
+        random = self.random
+        self.settled.append(wait)
+        if wait.kind == "timer":
+            self.journal.settle(wait)
+            return "timer"
+        if random.random() < 0.2:
+            self.journal.settle(wait, random.choice(["timeout", "boom"]), fails=True)
+            return "approval times out" if wait.kind == "approval" else "tool fails"
+        value = random.choice([random.randrange(99), "text", None])
+        if wait.kind == "approval" or random.random() < 0.5:
+            self.journal.settle(wait, value)
+            return "approval" if wait.kind == "approval" else "tool"
+        self.journal.resume([(wait, value)], messages=[random.randrange(9)])
+        return "resume"
+
+    def supply(self, worker: Worker) -> None:
+        """Let something happen: a step moves, or the world acts."""
+        random = self.random
+        for _ in range(random.choice([1, 1, 2, 3])):
+            steps = [id for id in worker.steps if not self.journal.is_settled(id)]
+            if steps and random.random() < 0.6:
+                what = random.choice(["text", "succeed", "succeed", "fail"])
+                worker.do(random.choice(steps), what, random.randrange(99))
+                self.covered[worker.standing, self.cut, f"step: {what}"] += 1
+            else:
+                self.act(worker)
+
+    def drive(self, flow: Any, rules: Any, rounds: int = ROUNDS) -> Worker:
+        """A worker that has driven the execution, to its end if `rounds` suffice."""
+        worker = Worker(flow, self.journal, self.between, rules, self.window)
+        for _ in range(rounds):
+            if worker.advance() == "done":
+                return worker
+            self.supply(worker)
+        assert rounds < ROUNDS, "never ends"
+        worker.crash()
+        return worker
+
+
+def sweep(plan: Plan, seed: int, covered: Covered, rules: Any = replay) -> int:
+    """Raises `AssertionError` or `Divergence` at the first thing that is wrong; counts the cuts."""
+    flow = flow_of(plan)
+    journal = begun(messages=["hello"])
+    first = World(journal, Random(seed), covered).drive(flow, rules)
+    _check(journal)
+    _check_replay(journal, flow, first, rules)
+    for length in range(1, journal.last_seq + 1):
+        random = Random(seed + length)
+        recovered = journal.cut(length)
+        cut = recovered.entries[-1].kind
+        World(recovered, random, covered, cut).drive(flow, rules, rounds=random.randrange(6))
+        again = recovered.cut(recovered.last_seq)
+        last = World(again, random, covered, f"{cut}, again").drive(flow, rules)
+        assert _facts(again.entries[:length]) == _facts(journal.entries[:length])
+        _check(again)
+        _check_same_past(journal, length, first, last)
+        _check_replay(again, flow, last, rules)
+    return journal.last_seq
+
+
+def _facts(entries: list[Entry]) -> list[Any]:
+    return [(e.seq, e.kind, e.origin, e.data, e.private) for e in entries]
+
+
+def _check(journal: Journal) -> None:
+    """What is true of any finished journal."""
+    entries = journal.entries
+    assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+    assert [e.seq for e in entries if e.edge is Edge.FINAL] == [len(entries)]
+    _check_settled_once(entries)
+    _check_legs(entries)
+
+
+OPENINGS = ("tool_start", "step_start", "dispatch.approval_opened", "dispatch.timer_set")
+SETTLEMENTS = ("tool_complete", "step_complete", "approval_complete")
+TIMERS = ("dispatch.timer_fired", "dispatch.abandoned")
+
+
+def _id(entry: Entry) -> str:
+    facts = entry.facts
+    if entry.kind.startswith("dispatch."):
+        value = msgspec.json.decode(facts.value)
+        return str(value.get("id") or value.get("approvalId") or value.get("stepId"))
+    return facts.tool_call_id or facts.approval_id or facts.id
+
+
+def _check_settled_once(entries: list[Entry]) -> None:
+    opened: set[str] = set()
+    settled: set[str] = set()
+    for entry in entries:
+        if entry.kind in OPENINGS:
+            assert _id(entry) not in opened, "opened twice"
+            opened.add(_id(entry))
+        elif entry.kind in SETTLEMENTS or entry.kind in TIMERS:
+            assert _id(entry) in opened, "settled before it was opened"
+            assert _id(entry) not in settled, "settled twice"
+            settled.add(_id(entry))
+        elif entry.kind == "dispatch.step_attempt":
+            assert _id(entry) not in settled, "attempted although its result is there"
+    assert opened == settled, "left open"
+
+
+def _check_legs(entries: list[Entry]) -> None:
+    leg_open, told = False, set[str]()
+    for entry in entries:
+        if entry.edge is Edge.HEAD:
+            # Those that the machine writes carry no messages; a caller may begin a leg at any time.
+            assert not leg_open or entry.private is not None, "a head within a leg"
+            leg_open = True
+            told.clear()
+        elif entry.edge is Edge.TURN:
+            assert _id(entry) not in told, "told twice in one leg"
+            told.add(_id(entry))
+            leg_open = False
+        elif entry.origin is Origin.FLOW:
+            assert leg_open, f"{entry.kind} outside of a leg"
+
+
+def _check_replay(journal: Journal, flow: Any, driven: Worker, rules: Any) -> None:
+    """A replay of the whole journal appends nothing and gives the flow what it was given."""
+    replayed = Worker(flow, journal.cut(journal.last_seq), rules=rules)
+    assert replayed.advance() == "done"
+    assert replayed.appended == []
+    assert repr(replayed.trace) == repr(driven.trace)
+
+
+def _check_same_past(journal: Journal, length: int, first: Worker, last: Worker) -> None:
+    """What was decided by the entries that were kept was answered again likewise."""
+    kept_until = journal.entries[length - 1].at
+    for segment in first.traces.keys() & last.traces.keys():
+        past = [given for given in first.traces[segment] if given[1] < kept_until]
+        assert repr(last.traces[segment][: len(past)]) == repr(past)
