@@ -173,7 +173,8 @@ class Runner:
         self._wake()
         for scope in self._steps.values():
             scope.cancel()
-        if self._task is not None and self._outbox.broken is None:
+        # One that is warm ends when it is woken: a cancellation would hit its generator's clean-up.
+        if self._cut_off and self._task is not None and self._outbox.broken is None:
             self._task.cancel()
 
     def _ended_from_outside(self) -> None:
@@ -359,7 +360,7 @@ class Runner:
         self._host.caught_up(self)
         self._host.suspended(self)
         while self.state is State.WARM:
-            await self._changed()
+            await self._woken()
         if self.state is State.CLOSING:
             raise asyncio.CancelledError
 
@@ -532,11 +533,14 @@ class Runner:
         """Return when something has been fed, finished, revived or broken."""
         if self._inbox or self._finished:
             return
+        await self._woken()
+        if self._outbox.broken is not None and self.state is State.DRIVING:
+            raise self._outbox.broken
+
+    async def _woken(self) -> None:
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wakers.append(waker)
         await waker
-        if self._outbox.broken is not None and self.state is State.DRIVING:
-            raise self._outbox.broken
 
 
 class _Value(msgspec.Struct):
