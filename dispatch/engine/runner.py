@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from enum import Enum
 from types import AsyncGeneratorType
 from typing import Any, NamedTuple, Protocol
@@ -49,7 +50,7 @@ from dispatch.core.journal import (
     draft,
     entry,
 )
-from dispatch.core.nodes import StepNode
+from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.replay import (
     Act,
     Answer,
@@ -494,12 +495,15 @@ class Runner:
     def _start(self, node: StepNode) -> None:
         node.running = True
         scope = self._steps[node.id] = anyio.CancelScope()
-        self._host.spawn(self._carry_out, node, scope)
+        # A copy: the machine goes on counting what is fed back.
+        self._host.spawn(self._carry_out, node, replace(node.attempts), scope)
 
-    async def _carry_out(self, node: StepNode, scope: anyio.CancelScope) -> None:
+    async def _carry_out(
+        self, node: StepNode, attempts: Attempts, scope: anyio.CancelScope
+    ) -> None:
         with scope:
             try:
-                done = await steps.carry_out(node, self)
+                done = await steps.carry_out(node, attempts, self)
             except DispatchError as exc:
                 logger.info("step %s ends: %s", node.wait.name, exc)
                 return

@@ -23,7 +23,7 @@ from dispatch.core import canonical, events
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import FlowMistake
 from dispatch.core.journal import AttemptStarted, Draft, Origin, ResultPrivate, draft
-from dispatch.core.nodes import StepNode
+from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.waits import MADE, StepWait, Wait
 from dispatch.flow import Result
 
@@ -47,13 +47,16 @@ class StepHost(Protocol):
     async def put(self, *drafts: Draft) -> None: ...
 
 
-async def carry_out(step: StepNode, host: StepHost) -> Draft:
-    """Attempt the step until it succeeds or has no retries left; give back its `step_complete`."""
+async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> Draft:
+    """Attempt the step until it succeeds or has no retries left; give back its `step_complete`.
+
+    `attempts` counts those before: the one that was begun with the step is not among them.
+    """
     MADE.set(None)
     wait = step.wait
     assert isinstance(wait, StepWait)
     clock = host.clock
-    attempt, failed, retry_at = step.attempts.started, step.attempts.failed, step.attempts.retry_at
+    attempt, failed, retry_at = attempts.started, attempts.failed, attempts.retry_at
     begun = step.begun
     while True:
         if begun:

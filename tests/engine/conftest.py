@@ -1,4 +1,4 @@
-"""Every test of a flow runs warm and cold: with generators kept in memory, and replayed each time."""
+"""Every test of a flow runs warm and cold: its generator kept in memory, or replayed each time."""
 
 from pathlib import Path
 

@@ -125,8 +125,9 @@ class Play:
         return final.get("finalOutput")
 
     async def result(self) -> Any:
-        output = await self.output()
-        return None if output is None else msgspec.json.decode(output)
+        """What it gives, once it has completed."""
+        assert await self.status() is Status.COMPLETED, (await self.entries())[-1]
+        return (await self.facts("dispatch.result"))[-1]["value"].get("value")
 
     async def failure(self) -> ErrorInfo:
         """Why it failed, or is parked."""
