@@ -22,6 +22,9 @@ from dispatch.core.settle import unwrap_mcp
 from dispatch.store.base import Execution, WaitRow
 
 
+_STR = msgspec.json.schema(str)
+
+
 class Ruling(NamedTuple):
     """Either `drafts` begin a new leg, or everything is recorded already, from the leg
     `repeat_from` on.
@@ -193,11 +196,12 @@ def _check_output(row: WaitRow, raw: bytes) -> None:
     """Raise `Unprocessable` unless the output fits the call's `returns=`."""
     if row.returns is None:
         return
+    schema = msgspec.json.decode(row.returns)
     if not row.raw:
-        raw, failure = unwrap_mcp(raw, parse=True)
+        raw, failure = unwrap_mcp(raw, parse=schema != _STR)
         if failure is not None:
             return  # an error the tool reports is a legal output: ToolFailed is raised in the flow
-    schema, value = msgspec.json.decode(row.returns), msgspec.json.decode(raw)
+    value = msgspec.json.decode(raw)
     checker = jsonschema.Draft202012Validator(schema)
     misfits = [
         Detail(message=misfit.message, path=misfit.json_path, code="output-invalid")

@@ -73,6 +73,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
 PAGE = 64
+#: Entries from which a time limit may run.
+TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
 
 
 class Host(Protocol):
@@ -460,7 +462,10 @@ class Runner:
         appended = await self._outbox.append(
             drafts, expected_seq=self._machine.fed_seq, release=release
         )
-        if not appended.landed and not self._inbox:
+        if appended.landed:
+            if any(placed.kind in TIMED for placed in drafts):
+                self._host.timer_set()
+        elif not self._inbox:
             await self._read_foreign()
         return appended.landed
 

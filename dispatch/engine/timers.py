@@ -18,7 +18,8 @@ from dispatch.store.base import Change, Due, Execution, Store, WaitRow
 logger = logging.getLogger(__name__)
 
 PAGE = 100
-RETRY_SECONDS = 1.0
+#: How often to look for what other workers have set, and left.
+LOOK_SECONDS = 1.0
 
 
 class Owner(Protocol):
@@ -52,17 +53,16 @@ class Timers:
                 next_due = None if due else await owner.store.next_due()
             except DispatchError as exc:
                 logger.warning("timers cannot be read: %s", exc)
-                due, next_due = [], owner.clock.now() + RETRY_SECONDS
+                due, next_due = [], None
             if not due:
                 await self._sleep_until(next_due)
 
     async def _sleep_until(self, when: float | None) -> None:
-        if when is None:
-            await self._set.wait()
-            return
+        clock = self._owner.clock
+        seconds = LOOK_SECONDS if when is None else min(when - clock.now(), LOOK_SECONDS)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._cancel_when_set, tasks.cancel_scope)
-            await self._owner.clock.sleep(max(0.0, when - self._owner.clock.now()))
+            await clock.sleep(max(0.0, seconds))
             tasks.cancel_scope.cancel()
 
     async def _cancel_when_set(self, scope: anyio.CancelScope) -> None:
