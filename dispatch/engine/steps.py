@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -64,6 +65,8 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> Draft
         else:
             await clock.sleep(max(0.0, retry_at - clock.now()))
             await host.record(_attempt_started(step, attempt + 1))
+        # It may have been abandoned meanwhile: what has not begun then, shall not.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         attempt += 1
         started = clock.now()
         try:
