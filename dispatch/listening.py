@@ -1,0 +1,121 @@
+"""An application on a socket: bound before anything else happens, and stopped without loss.
+
+uvicorn waits for its connections before it tells the application to stop, and the application's
+streams would go on until then. So the application's lifespan is entered and left here: leaving it
+breaks the streams off and closes the generators, while uvicorn lets its connections go.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import anyio
+import uvicorn
+
+from dispatch.core.errors import InvalidRequest, Unavailable
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Application(Protocol):
+    """A Starlette application: that library stays in `app` and `api`."""
+
+    router: Any
+
+    async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None: ...
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `InvalidRequest` for an address beyond loopback, `Unavailable` for
+    one that can't be had.
+    """
+    name = "127.0.0.1" if host == "localhost" else host
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise InvalidRequest(
+            f"--host {host}: without keys anybody who reaches the server could drive it, so it "
+            "listens on loopback only (127.0.0.1, localhost, ::1)",
+            code="host-not-loopback",
+        )
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        return socket.create_server((name, port), family=family)
+    except OSError as exc:
+        reason = "another process listens there" if exc.errno == errno.EADDRINUSE else exc.strerror
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {reason}; choose another with --port",
+            code="cannot-listen",
+        ) from exc
+
+
+def address_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the signals, which it would raise again when it ends."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.answers = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answers.set()
+
+
+@asynccontextmanager
+async def serving(
+    app: Application, sock: socket.socket, *, shutdown_seconds: float
+) -> AsyncIterator[None]:
+    """`app` answers on `sock` while the context is entered."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=round(shutdown_seconds),
+    )
+    server = _Server(config)
+    async with anyio.create_task_group() as tasks, app.router.lifespan_context(app):
+        tasks.start_soon(server.serve, [sock])
+        await server.answers.wait()
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+async def serve(
+    app: Application, sock: socket.socket, *, shutdown_seconds: float, ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends the process at once, which loses nothing."""
+    with anyio.open_signal_receiver(*STOPPING) as signals:
+        async with anyio.create_task_group() as tasks:
+            async with serving(app, sock, shutdown_seconds=shutdown_seconds):
+                ready()
+                await anext(signals)
+                tasks.start_soon(_end_at_once, signals)
+            tasks.cancel_scope.cancel()
+
+
+async def _end_at_once(signals: AsyncIterator[signal.Signals]) -> None:
+    number = await anext(signals)
+    os._exit(128 + number)

@@ -1,0 +1,81 @@
+"""Where a command goes: to a server, or to one that lives in this process as long as the command.
+
+The latter serves the same kind of file on a free port, so that all commands speak HTTP and nothing
+else, and whoever opens that file next carries on what was begun.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent import futures
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from dispatch import listening, loader
+from dispatch.app import create_app
+from dispatch.client import Client
+from dispatch.settings import Settings
+
+T = TypeVar("T")
+
+LOOP_OPTIONS = {"use_uvloop": True}
+_DEFAULTS = Settings()
+DEFAULT_URL = f"http://{_DEFAULTS.host}:{_DEFAULTS.port}"
+
+
+class Usage(Exception):
+    """The arguments make no sense together; a sentence."""
+
+
+class Place(NamedTuple):
+    """`again`: the arguments by which a command line comes back here."""
+
+    portal: BlockingPortal
+    client: Client
+    again: Sequence[str]
+    is_here: bool
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        """`function(*args)` on the loop. Ctrl-C cancels it there, and is raised here."""
+        future = self.portal.start_task_soon(function, *args)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            futures.wait([future])
+            raise
+
+
+@contextmanager
+def at(url: str | None, db: str | None, sources: Sequence[str]) -> Iterator[Place]:
+    """The server at `url`, else at DISPATCH_URL, else where `dispatch serve` listens; with
+    `sources`, one of those flows on the file `db`.
+    """
+    if sources and url is not None:
+        raise Usage("MODULE_OR_FILE runs flows here, and --url asks a server: give one of them")
+    if db is not None and not sources:
+        raise Usage("--db goes with MODULE_OR_FILE: a server has a file of its own")
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal(backend_options=LOOP_OPTIONS))
+        if sources:
+            again = [*sources, *(() if db is None else ("--db", db))]
+            address = stack.enter_context(_server(portal, db or _DEFAULTS.db, sources))
+        else:
+            again = [] if url is None else ["--url", url]
+            address = url or os.environ.get("DISPATCH_URL") or DEFAULT_URL
+        client = stack.enter_context(portal.wrap_async_context_manager(Client(address)))
+        yield Place(portal, client, again, bool(sources))
+
+
+@contextmanager
+def _server(portal: BlockingPortal, db: str, sources: Sequence[str]) -> Iterator[str]:
+    settings = Settings(db=str(Path(db).absolute()))
+    application = create_app(loader.load(sources), settings=settings)
+    sock = listening.listen(settings.host, 0)
+    serving = listening.serving(application, sock, shutdown_seconds=settings.shutdown_seconds)
+    with portal.wrap_async_context_manager(serving):
+        yield listening.address_of(sock)
