@@ -1,8 +1,8 @@
 """Which text block is open, and the edges that open and close it.
 
-One block at a time: the flow's text and each step's text are blocks of their own, and whatever else
-appears closes the open one (wire/dispatch-api.md 6.4). Block state comes from the journal, so a block
-that a crash left open is gone on with by its speaker, or closed by whoever comes next.
+One block at a time: the flow's text and each step's text are blocks of their own, and whatever
+else appears closes the open one (wire/dispatch-api.md 6.4). Block state comes from the journal, so
+a block that a crash left open is gone on with by its speaker, or closed by whoever comes next.
 """
 
 from __future__ import annotations

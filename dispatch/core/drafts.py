@@ -36,12 +36,18 @@ FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
 Tools = Mapping[str, ClientTool]
 
 
-def resumed_head(kind: events.Kind, now: float, messages: list[Any] | None = None) -> Draft:
+def head(kind: events.Kind, flow: str, now: float, **more: Any) -> events.ExecutionStart:
+    """The event at the head of a leg, which names the flow as its kind is named on the wire."""
+    name: dict[str, Any] = {f"{kind}_id": flow, f"{kind}_name": flow}
+    return events.ExecutionStart(kind=kind, started_at=iso(now), **name, **more)
+
+
+def resumed_head(
+    kind: events.Kind, flow: str, now: float, messages: list[Any] | None = None
+) -> Draft:
     """The entry that begins any leg but the first."""
     private = None if messages is None else ResumePrivate(messages=messages)
-    return draft(
-        events.ExecutionStart(kind=kind, started_at=iso(now), resumed=True), ENGINE, private
-    )
+    return draft(head(kind, flow, now, resumed=True), ENGINE, private)
 
 
 def parameters_of(wait: Leaf[Any]) -> bytes:

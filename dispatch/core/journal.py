@@ -186,6 +186,7 @@ class ContinuedPrivate(
     state: msgspec.Raw
     start: StartPrivate
     kind: Kind
+    flow: str
     counts: Counts
     started_at: float
     version: int = 0

@@ -357,6 +357,7 @@ class Replay:
             # lies before the new segment, which will never read it.
             start=msgspec.structs.replace(self.base.start, messages=self._messages[-1][1]),
             kind=self.base.kind,
+            flow=self.base.flow,
             counts=self.counts,
             started_at=self.base.started_at,
             version=wait.version or self.base.version,
@@ -497,7 +498,11 @@ class Replay:
 
     def _head(self, now: float) -> list[Draft]:
         """The head of a new leg, if the last one has ended and the flow is about to go on."""
-        return [] if self.leg_open or self.replaying else [resumed_head(self.base.kind, now)]
+        return (
+            []
+            if self.leg_open or self.replaying
+            else [resumed_head(self.base.kind, self.base.flow, now)]
+        )
 
     def _turn(self, leaves: list[LeafNode], now: float) -> list[Draft]:
         """The caller's turn, as far as it has not been told in this leg."""

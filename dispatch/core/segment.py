@@ -15,6 +15,7 @@ class Base(NamedTuple):
 
     start: StartPrivate
     kind: events.Kind
+    flow: str
     segment: int
     state: msgspec.Raw | None
     result: msgspec.Raw | None
@@ -28,13 +29,15 @@ def base_of(entry: Entry) -> Base:
     if entry.kind == "execution_start":
         start = entry.hidden(StartPrivate)
         assert start is not None
-        kind = msgspec.json.decode(entry.data, type=events.ExecutionStart).kind
-        return Base(start, kind, 0, None, None, Counts(), entry.at)
+        head = msgspec.json.decode(entry.data, type=events.ExecutionStart)
+        flow = head.flow_id or head.agent_id or ""
+        return Base(start, head.kind, flow, 0, None, None, Counts(), entry.at)
     carried = entry.hidden(ContinuedPrivate)
     assert carried is not None
     return Base(
         carried.start,
         carried.kind,
+        carried.flow,
         entry.payload(Continued).segment,
         carried.state,
         None if carried.result is msgspec.UNSET else carried.result,

@@ -21,7 +21,6 @@ from dispatch.core.lifecycle import Status
 from dispatch.core.settle import unwrap_mcp
 from dispatch.store.base import Execution, WaitRow
 
-
 _STR = msgspec.json.schema(str)
 
 
@@ -63,7 +62,7 @@ def rule_resume(
     if not fresh and not parked:
         _refuse_unless_calls_are_open(execution, waits)
     fresh.sort(key=lambda pair: pair[0].opened_seq)
-    head = resumed_head(execution.kind, now, messages)
+    head = resumed_head(execution.kind, execution.flow, now, messages)
     return Ruling([head, *(_tool_complete(row, raw) for row, raw in fresh)])
 
 
@@ -91,7 +90,7 @@ def rule_approval(
         if row.digest != decision:
             raise _settled_otherwise(row)
         if execution.status is Status.INTERRUPTED:
-            return Ruling([resumed_head(execution.kind, now)])
+            return Ruling([resumed_head(execution.kind, execution.flow, now)])
         return Ruling(repeat_from=row.leg_seq or 1)
     complete = events.ApprovalComplete(
         approval_id=row.id,
@@ -100,7 +99,9 @@ def rule_approval(
         reason=reason,
         completed_at=iso(now),
     )
-    return Ruling([resumed_head(execution.kind, now), draft(complete, Origin.WORLD)])
+    return Ruling(
+        [resumed_head(execution.kind, execution.flow, now), draft(complete, Origin.WORLD)]
+    )
 
 
 def rule_retry(execution: Execution, now: float) -> Ruling:
@@ -110,7 +111,7 @@ def rule_retry(execution: Execution, now: float) -> Ruling:
             f"only a parked execution can be retried; {execution.id} is {execution.status}",
             code="not-parked",
         )
-    return Ruling([resumed_head(execution.kind, now)])
+    return Ruling([resumed_head(execution.kind, execution.flow, now)])
 
 
 def _match(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from dispatch.core import canonical, events
+from dispatch.core import canonical, drafts
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import Conflict, Unavailable
 from dispatch.core.ids import ExecutionId
@@ -105,20 +105,8 @@ class Dispatcher:
             metadata=start.metadata,
             conversation_id=start.conversation_id,
         )
-        is_agent = flow.kind == "agent"
-        first = draft(
-            events.ExecutionStart(
-                kind=flow.kind,
-                started_at=iso(engine.clock.now()),
-                flow_id=None if is_agent else flow.id,
-                flow_name=None if is_agent else flow.id,
-                agent_id=flow.id if is_agent else None,
-                agent_name=flow.id if is_agent else None,
-                flow_version=flow.version,
-            ),
-            Origin.WORLD,
-            private,
-        )
+        head = drafts.head(flow.kind, flow.id, engine.clock.now(), flow_version=flow.version)
+        first = draft(head, Origin.WORLD, private)
         created = await engine.store.create(
             NewExecution(
                 id=engine.new_id(),

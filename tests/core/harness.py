@@ -39,6 +39,7 @@ from dispatch.core.replay import Outcome, Show
 from dispatch.core.waits import StepWait, Wait
 
 SEED = "5eed"
+TURNS = 300
 FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
 FINAL = ("execution_complete", "execution_error")
 
@@ -121,7 +122,7 @@ class Journal:
         """A POST of the caller: the head of a new leg, and the outputs, in one transaction."""
         wanted = [(wait, value) for wait, value in outputs if wait.id in self.open()]
         settlements = [settlement(wait, value) for wait, value in wanted]
-        self.append(resumed_head("flow", self.now, messages), *settlements)
+        self.append(resumed_head("flow", "flow", self.now, messages), *settlements)
 
 
 def settlement(wait: WaitOpened, value: Any = None, *, fails: bool = False) -> Draft:
@@ -263,11 +264,13 @@ class Worker:
     def advance(self) -> str:
         """Drive until it is `done`, `suspended`, or `idle` because steps are at work."""
         self.status = "driving"
-        while self.status == "driving":
+        for _ in range(TURNS):
             if not self._has_yielded:
                 self._go_on(None, None)
             self._turn()
-        return self.status
+            if self.status != "driving":
+                return self.status
+        raise AssertionError("goes round in circles")
 
     def _turn(self) -> None:
         rules = self.rules
