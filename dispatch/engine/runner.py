@@ -261,6 +261,13 @@ class Runner:
             answer = await self._take(yielded, flow)
         return answer
 
+    def _shows(self, text: str) -> bool:
+        """Put live text into the outbox; False: it needs a closer look."""
+        if self._inbox or not text or self._outbox.is_full or not self._machine.display_live():
+            return False
+        self._outbox.put(self._blocks.text(text))
+        return True
+
     async def _take(self, yielded: Any, flow: FlowVersion) -> Answer | Entry | None:
         """What the generator yielded, or came to. An `Answer` goes back into it."""
         machine = self._machine
@@ -375,8 +382,13 @@ class Runner:
             generator = self._stack[-1]
             try:
                 if answer.error is not None:
-                    return await generator.athrow(answer.error)
-                return await generator.asend(answer.value)
+                    yielded = await generator.athrow(answer.error)
+                else:
+                    yielded = await generator.asend(answer.value)
+                # Plain text, live, with nothing in the inbox, is most of what ever happens.
+                while yielded.__class__ is str and self._shows(yielded):
+                    yielded = await generator.asend(None)
+                return yielded
             except StopAsyncIteration:
                 answer = Answer(self._helper_results[-1], None)
             except asyncio.CancelledError as exc:
