@@ -67,19 +67,22 @@ def _check_size(size: int, limit_bytes: int) -> None:
         raise TooLarge(f"the body is larger than {limit_bytes} bytes", code="body-too-large")
 
 
-async def parse(body: bytes, type: type[T]) -> T:
-    """`body` as a `type`. Raises `InvalidRequest`, saying what is wrong and where."""
+async def parse(body: bytes, type: type[T]) -> tuple[dict[str, Any], T]:
+    """The object that `body` is, and the same as a `type`.
+
+    Raises `InvalidRequest` (`json-invalid`, `body-invalid`), saying what is wrong and where.
+    """
     if len(body) > _THREAD_BYTES:
         return await anyio.to_thread.run_sync(_parse, body, type)
     return _parse(body, type)
 
 
-def _parse(body: bytes, type: type[T]) -> T:
+def _parse(body: bytes, type: type[T]) -> tuple[dict[str, Any], T]:
     value = decode(body)
     if not isinstance(value, dict):
         raise _misfit("the body is not a JSON object", "$")
     try:
-        return msgspec.convert(value, type)
+        return value, msgspec.convert(value, type)
     except msgspec.ValidationError as exc:
         message, _, rest = str(exc).rpartition(" - at `")
         raise _misfit(message or str(exc), rest.removesuffix("`") if message else "$") from exc

@@ -156,6 +156,11 @@ class Store(Protocol):
 
     listener: Listener
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit worked."""
+        ...
+
     def session(self, worker: str) -> AbstractAsyncContextManager[None]:
         """Open the store for this worker, which is alive until the context is left or the process
         dies.

@@ -193,10 +193,6 @@ class Hub:
             for subscriber in channel.subscribers:
                 subscriber.break_off()
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
     async def _tick(self) -> None:
         while True:
             await self.clock.sleep(self._tick_seconds)
@@ -245,10 +241,8 @@ class Hub:
     def subscribe(self, execution_id: ExecutionId, known_seq: int) -> Iterator[Subscriber]:
         """Follow an execution whose journal is known to reach `known_seq`.
 
-        Raises `StreamBroken`, also in place of what was going on inside, when it is broken off.
+        Raises `StreamBroken` when it is broken off, in place of what was going on inside.
         """
-        if self._closed:
-            raise StreamBroken("the server is stopping")
         channel = self._channels.get(execution_id)
         if channel is None:
             channel = self._channels[execution_id] = _Channel()
@@ -261,6 +255,9 @@ class Hub:
             subscriber = Subscriber(self, channel, execution_id, scope)
             channel.subscribers.add(subscriber)
             self._followed.add(channel)
+            if self._closed:
+                # Not refused: a POST's answer still says where its events will be.
+                scope.cancel()
             try:
                 yield subscriber
             finally:

@@ -9,14 +9,13 @@ raises `StreamBroken` has more to tell, elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import anyio.lowlevel
 import msgspec
 
 from dispatch.core import wire
 from dispatch.core.clock import Clock, iso
-from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Edge
 from dispatch.store.base import Chunk, Store
 from dispatch.stream.hub import TAKE_BYTES, StreamBroken, Subscriber, take
@@ -30,52 +29,66 @@ _FIRST_PAGE = 16
 _LARGEST_PAGE = 1024
 
 
-async def _follow(store: Store, subscriber: Subscriber, after: int) -> AsyncGenerator[Batch, None]:
-    """All that is committed behind `after`, for ever; an empty batch after each silence."""
-    cursor, page = after, _FIRST_PAGE
-    while True:
-        known = subscriber.known_seq
-        batch = subscriber.take(cursor)
-        if batch is None:
-            chunks = await store.read(subscriber.execution_id, after=cursor, limit=page)
-            if not chunks and subscriber.known_seq == known:
-                raise StreamBroken(f"{subscriber.execution_id} was deleted")
-            size = sum(len(chunk.frames) for chunk in chunks)
-            page = min(max(len(chunks) * TAKE_BYTES // max(size, 1), 1), _LARGEST_PAGE)
-            batch = take(chunks, cursor)
-            del chunks
-            if not batch:
-                continue
-        if batch:
-            cursor = batch[-1].last_seq
-            yield batch
+class _Cursor:
+    """How far one consumer has read. `next` is asked for again when the last batch was dealt
+    with.
+    """
+
+    def __init__(self, store: Store, subscriber: Subscriber, after: int):
+        self._store, self._subscriber, self._seq = store, subscriber, after
+        self._page = _FIRST_PAGE
+        self._is_busy = False
+
+    async def next(self) -> Batch:
+        """Some of what was committed since; nothing after a silence."""
+        subscriber = self._subscriber
+        if self._is_busy:
             subscriber.sent()
-            # A server's `send` returns at once until the socket is full: others have their turn
-            # here.
+            # A server's `send` returns at once until the socket is full: others get a turn here.
             await anyio.lowlevel.checkpoint()
-        elif subscriber.is_silent:
-            yield batch
-            subscriber.sent()
-        else:
-            await subscriber.wait()
+        self._is_busy = True
+        while True:
+            batch = subscriber.take(self._seq)
+            if batch is None:
+                batch = await self._read()
+            elif not batch:
+                if subscriber.is_silent:
+                    return batch
+                await subscriber.wait()
+            if batch:
+                self._seq = batch[-1].last_seq
+                return batch
+
+    async def _read(self) -> Batch:
+        subscriber, known_seq = self._subscriber, self._subscriber.known_seq
+        chunks = await self._store.read(subscriber.execution_id, after=self._seq, limit=self._page)
+        if not chunks and subscriber.known_seq == known_seq:
+            raise StreamBroken(f"{subscriber.execution_id} was deleted")
+        size = sum(len(chunk.frames) for chunk in chunks)
+        self._page = min(max(len(chunks) * TAKE_BYTES // max(size, 1), 1), _LARGEST_PAGE)
+        return take(chunks, self._seq)
 
 
 async def follow_events(
     store: Store, subscriber: Subscriber, after: int
 ) -> AsyncGenerator[Batch, None]:
     """Everything behind `after` until the final event."""
-    async for batch in _follow(store, subscriber, after):
+    cursor = _Cursor(store, subscriber, after)
+    is_over = False
+    while not is_over:
+        batch = await cursor.next()
         is_over = bool(batch) and batch[-1].end is Edge.FINAL
         yield batch
-        if is_over:
-            return
 
 
 async def follow_leg(
     store: Store, subscriber: Subscriber, first_seq: int
 ) -> AsyncGenerator[Batch, None]:
     """The leg whose head is `first_seq`. Raises `StreamBroken` if the next one's head ends it."""
-    async for batch in _follow(store, subscriber, first_seq - 1):
+    cursor = _Cursor(store, subscriber, first_seq - 1)
+    is_over = False
+    while not is_over:
+        batch = await cursor.next()
         count, is_over = _count_in_leg(batch, first_seq)
         is_cut_off = count < len(batch) and not is_over
         del batch[count:]
@@ -83,8 +96,6 @@ async def follow_leg(
             yield batch
         if is_cut_off:
             raise StreamBroken("another request has begun the next leg")
-        if is_over:
-            return
 
 
 def _count_in_leg(batch: Batch, first_seq: int) -> tuple[int, bool]:
@@ -102,40 +113,31 @@ async def follow_legs(
 ) -> AsyncGenerator[Batch, None]:
     """From the leg whose head is `first_seq` to the current suspension or the end.
 
-    Awaits and approvals that have been settled since are left out: a client that saw one again
-    would run its tool again (wire 3.4).
+    The awaits and approvals of suspensions that have passed are left out: they are settled, or
+    repeated by the next suspension, and a client that saw one twice would run its tool twice (wire
+    3.4).
     """
-    open_ids: Collection[str] = ()
-    looked_at_seq = 0
-    async for batch in _follow(store, subscriber, first_seq - 1):
-        is_over = False
+    cursor = _Cursor(store, subscriber, first_seq - 1)
+    is_over = False
+    while not is_over:
+        batch = await cursor.next()
         for i, chunk in enumerate(batch):
-            if chunk.end is not Edge.NONE and chunk.last_seq > looked_at_seq:
-                open_ids = await _open_ids(store, subscriber.execution_id)
-                looked_at_seq = (await store.get(subscriber.execution_id)).last_seq
-            if chunk.end is Edge.TURN:
-                batch[i] = _without_settled(chunk, open_ids)
-            if chunk.end is not Edge.NONE and chunk.last_seq >= looked_at_seq:
-                del batch[i + 1 :]
+            if chunk.end is Edge.NONE:
+                continue
+            if chunk.last_seq >= subscriber.known_seq:
                 is_over = True
+                del batch[i + 1 :]
                 break
+            if chunk.end is Edge.TURN:
+                batch[i] = _without_turns(chunk)
         yield batch
-        if is_over:
-            return
 
 
-async def _open_ids(store: Store, execution_id: ExecutionId) -> Collection[str]:
-    return {row.id for row in await store.waits(execution_id) if row.status == "open"}
-
-
-def _without_settled(chunk: Chunk, open_ids: Collection[str]) -> Chunk:
-    frames = wire.split_frames(chunk.frames)
-    entries = chunk.entries()
+def _without_turns(chunk: Chunk) -> Chunk:
     kept = [
         frame
-        for frame, entry in zip(frames, entries, strict=True)
+        for frame, entry in zip(wire.split_frames(chunk.frames), chunk.entries(), strict=True)
         if entry.edge is not Edge.TURN
-        or (entry.facts.tool_call_id or entry.facts.approval_id) in open_ids
     ]
     return msgspec.structs.replace(chunk, frames=b"".join(kept))
 

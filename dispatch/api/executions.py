@@ -1,0 +1,61 @@
+"""Reading one execution: its events behind a cursor, and its status."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dispatch.api.answers import Answers
+from dispatch.api.requests import execution_id
+from dispatch.core.errors import InvalidRequest
+from dispatch.store.base import Store
+
+_CURSOR = re.compile(r"0|[1-9][0-9]{0,18}")
+_LARGEST_SEQ = 2**63 - 1
+
+
+class Executions:
+    """The routes that only read."""
+
+    def __init__(self, store: Store, answers: Answers):
+        self._store, self._answers = store, answers
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/executions/{id}/events", self.events, methods=["GET"]),
+            Route("/v1/executions/{id}/status", self.status, methods=["GET"]),
+        ]
+
+    async def events(self, request: Request) -> Response:
+        """Every cursor has an answer (design.md 9, promise 7)."""
+        after = _cursor(request)
+        execution = await self._store.get(execution_id(request.path_params["id"]))
+        if after > execution.last_seq:
+            raise InvalidRequest(
+                f"the cursor {after} is ahead of the journal, which ends at {execution.last_seq}",
+                code="cursor-ahead",
+            )
+        if execution.status.is_final and after == execution.last_seq:
+            # It is told to a browser's EventSource that it need not come back (wire 6.5).
+            return Response(status_code=204)
+        return self._answers.event_stream(request, execution, after)
+
+    async def status(self, request: Request) -> Response:
+        execution = await self._store.get(execution_id(request.path_params["id"]))
+        return await self._answers.status(execution)
+
+
+def _cursor(request: Request) -> int:
+    """How far the reader has come: the header wins, since a reconnecting reader sends its first
+    URL.
+    """
+    text = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    if _CURSOR.fullmatch(text) is None or int(text) > _LARGEST_SEQ:
+        raise InvalidRequest(
+            f"{text[:100]!r} is no cursor: send the id of the last event that was read, or 0",
+            code="cursor-invalid",
+        )
+    return int(text)
