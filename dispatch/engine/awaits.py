@@ -17,7 +17,7 @@ from dispatch.core.clock import iso
 from dispatch.core.drafts import resumed_head
 from dispatch.core.errors import Conflict, Detail, Gone, InvalidRequest, NotFound, Unprocessable
 from dispatch.core.journal import Draft, Origin, ResultPrivate, draft
-from dispatch.core.lifecycle import Status
+from dispatch.core.lifecycle import TRANSITIONS, Command, Status
 from dispatch.core.settle import unwrap_mcp
 from dispatch.store.base import Execution, WaitRow
 
@@ -106,7 +106,7 @@ def rule_approval(
 
 def rule_retry(execution: Execution, now: float) -> Ruling:
     """Replaying a parked execution."""
-    if execution.status is not Status.INTERRUPTED:
+    if (execution.status, Command.RETRY) not in TRANSITIONS:
         raise Conflict(
             f"only a parked execution can be retried; {execution.id} is {execution.status}",
             code="not-parked",

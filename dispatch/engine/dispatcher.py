@@ -24,7 +24,7 @@ from dispatch.core.journal import (
     draft,
     entry,
 )
-from dispatch.core.lifecycle import Status
+from dispatch.core.lifecycle import TRANSITIONS, Command, Status
 from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine import awaits
 from dispatch.flow import Registry
@@ -168,7 +168,7 @@ class Dispatcher:
         def decide(execution: Execution, waits: Any) -> Change:
             if execution.status is Status.CANCELLED:
                 return Change()
-            if execution.status.is_final:
+            if (execution.status, Command.CANCEL) not in TRANSITIONS:
                 raise Conflict(
                     f"{execution.id} is {execution.status}: it cannot be cancelled", code="final"
                 )
