@@ -130,6 +130,7 @@ class Runner:
         self._outbox = self._new_outbox(execution.token)
         self._inbox: deque[Entry] = deque()
         self._seen_seq = 0
+        self._segment_over = False
         self._wakers: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[Any] | None = None
         self._stack: list[AsyncGenerator[Any, Any]] = []
@@ -235,6 +236,7 @@ class Runner:
         one.
         """
         machine = self._machine = Replay(base)
+        self._segment_over = False
         blocks = self._blocks = Blocks(machine.base.segment)
         for past in history:
             machine.feed(past)
@@ -449,18 +451,21 @@ class Runner:
 
     def _feed(self) -> None:
         machine = self._machine
-        while self._inbox:
+        while self._inbox and not self._segment_over:
             entry = self._inbox.popleft()
             if entry.seq <= machine.fed_seq:
                 continue
             machine.feed(entry)
+            # What lies behind it, a cancel perhaps, is the next segment's.
+            self._segment_over = entry.kind == "dispatch.continued"
             if entry.edge is Edge.HEAD:
                 self._outbox.put(self._blocks.close())
             if entry.kind == "step_complete":
                 scope = self._steps.pop(entry.facts.id, None)
                 if scope is not None:
                     scope.cancel()
-        machine.fed_seq = max(machine.fed_seq, self._seen_seq)
+        if not self._segment_over:
+            machine.fed_seq = max(machine.fed_seq, self._seen_seq)
 
     async def _append(self, drafts: list[Draft], *, release: bool = False) -> bool:
         """Append if nothing unseen has arrived. False: decide anew."""
