@@ -68,8 +68,8 @@ def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
             yield from _own_nodes(child)
 
 
-def explain_yield(value: Any, where: str) -> FlowMistake:
-    """Why `value` cannot be yielded, and what to write."""
+def explain_yield(value: Any) -> FlowMistake:
+    """Why `value` cannot be yielded, and what to write; without the place."""
     if isinstance(value, tuple):
         why = "a tuple was yielded: for several waits at once write `yield gather(a, b)`"
     elif isinstance(value, CoroutineType):
@@ -99,7 +99,7 @@ def explain_yield(value: Any, where: str) -> FlowMistake:
             f"a {type(value).__name__} was yielded: yield text, an event of dispatch.events, or a "
             "wait (a step, tool, approval, sleep, gather, race)"
         )
-    return FlowMistake(f"{why} ({where})")
+    return FlowMistake(why)
 
 
 def explain_syntax(error: SyntaxError) -> FlowMistake | None:

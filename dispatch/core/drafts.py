@@ -112,7 +112,7 @@ def _schema(wait: ToolWait[Any]) -> dict[str, Any]:
         return msgspec.json.schema(wait.returns)
     except (TypeError, NameError) as exc:
         raise FlowMistake(
-            f"returns={wait.returns!r} of tool {wait.name} has no JSON Schema: {exc} ({wait.where})"
+            f"returns={wait.returns!r} of tool {wait.name} has no JSON Schema: {exc}"
         ) from exc
 
 

@@ -248,7 +248,8 @@ class Engine:
         )
 
         def decide(row: Execution, waits: Sequence[WaitRow]) -> Change:
-            if row.token != execution.token or row.worker != self.worker:
+            # Nobody's is fine: its driver may have been cut off while it let go.
+            if row.token != execution.token or row.worker not in (self.worker, None):
                 raise LeaseLost(f"{row.id} has been taken by another worker")
             if any(wait.id == CANCEL_TIMER for wait in waits):
                 return Change([draft(cancelled_by_force(row, self.clock.now()), Origin.WORLD)])

@@ -22,7 +22,7 @@ import anyio
 import msgspec
 
 from dispatch import mistakes
-from dispatch.core import events
+from dispatch.core import canonical, events
 from dispatch.core.blocks import Blocks
 from dispatch.core.clock import Clock
 from dispatch.core.errors import (
@@ -40,15 +40,16 @@ from dispatch.core.errors import (
 )
 from dispatch.core.journal import (
     DISPLAYS,
-    INTERNAL,
     Draft,
     Edge,
     Entry,
     Origin,
     PhaseEntered,
     ResultSet,
+    display,
     draft,
     entry,
+    text_delta,
 )
 from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.replay import (
@@ -73,6 +74,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
 PAGE = 64
+#: Text that is longer, or not ASCII, may be more than an entry holds, or no text at all.
+PLAIN_CHARACTERS = 1024 * 1024
 #: Entries from which a time limit may run.
 TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
 
@@ -265,7 +268,9 @@ class Runner:
 
     def _shows(self, text: str) -> bool:
         """Put live text into the outbox; False: it needs a closer look."""
-        if self._inbox or not text or self._outbox.is_full or not self._machine.display_live():
+        if self._inbox or self._outbox.is_full or not text or not text.isascii():
+            return False
+        if len(text) > PLAIN_CHARACTERS or not self._machine.display_live():
             return False
         self._outbox.put(self._blocks.text(text))
         return True
@@ -275,6 +280,12 @@ class Runner:
         machine = self._machine
         self._feed()
         if isinstance(yielded, str):
+            if not yielded.isascii() or len(yielded) > PLAIN_CHARACTERS:
+                # Before it is counted: what the journal can't hold was not shown.
+                try:
+                    text_delta("", yielded, Origin.FLOW)
+                except FlowMistake as exc:
+                    return Answer(None, self._located(exc))
             match machine.display() if yielded else Show.SKIP:
                 case Show.LIVE:
                     self._outbox.put(self._blocks.text(yielded))
@@ -311,7 +322,7 @@ class Runner:
         try:
             drafts = self._display_drafts(yielded)
         except FlowMistake as exc:
-            return Answer(None, exc)
+            return Answer(None, self._located(exc))
         match self._machine.display():
             case Show.LIVE:
                 if isinstance(yielded, Result):
@@ -324,18 +335,20 @@ class Runner:
                 pass
         return Answer(None, None)
 
-    def _display_drafts(self, yielded: Any) -> list[Draft]:
+    def _located(self, mistake: FlowMistake) -> FlowMistake:
+        """The same, with the place of the yield."""
         where = mistakes.suspended_at(self._stack[-1])
+        return FlowMistake(f"{mistake.message} ({where})", code=mistake.code)
+
+    def _display_drafts(self, yielded: Any) -> list[Draft]:
         match yielded:
             case Result(value):
-                return [draft(ResultSet(value=value), Origin.FLOW)]
+                return [draft(ResultSet(value=_recordable(value)), Origin.FLOW)]
             case Phase(name):
                 return [draft(PhaseEntered(name=name), Origin.FLOW)]
-            case events.Custom(name=name) if name.startswith(INTERNAL):
-                raise FlowMistake(f"custom events named {INTERNAL}… are the engine's ({where})")
             case events.EventBase() if yielded.type_name() in DISPLAYS:
-                return [draft(yielded, Origin.FLOW)]
-        raise mistakes.explain_yield(yielded, where)
+                return [display(yielded, Origin.FLOW)]
+        raise mistakes.explain_yield(yielded)
 
     async def _settle(self) -> Answer | Entry | None:
         """Obey the machine until it answers the flow (`Answer`), begins a segment (`Entry`) or has
@@ -348,6 +361,8 @@ class Runner:
             match machine.decide(self.clock.now()):
                 case Answer() as answer:
                     self._run.as_of(machine.now, machine.messages)
+                    if isinstance(answer.error, FlowMistake):
+                        return Answer(None, self._located(answer.error))
                     return answer
                 case Append(drafts):
                     await self._append(drafts)
@@ -575,6 +590,13 @@ class _Value(msgspec.Struct):
 
 class _Custom(msgspec.Struct):
     value: _Value
+
+
+def _recordable(result: Any) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(canonical.encode(result))
+    except FlowMistake as exc:
+        raise FlowMistake(f"the result can't be recorded: {exc.message}", code=exc.code) from exc
 
 
 def result_raw(placed: Draft) -> msgspec.Raw:

@@ -23,7 +23,15 @@ from dispatch import mistakes
 from dispatch.core import canonical, events
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import FlowMistake
-from dispatch.core.journal import AttemptStarted, Draft, Origin, ResultPrivate, draft
+from dispatch.core.journal import (
+    DISPLAYS,
+    AttemptStarted,
+    Draft,
+    Origin,
+    ResultPrivate,
+    display,
+    draft,
+)
 from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.waits import MADE, StepWait, Wait
 from dispatch.flow import Result
@@ -128,21 +136,28 @@ async def _stream(
     answer: Any = _NOTHING
     async with aclosing(items):
         async for item in items:
-            if isinstance(item, str):
-                texts.append(item)
-                await host.show(step, item)
-            elif isinstance(item, Result):
-                answer = item.value
-            elif isinstance(item, events.EventBase):
-                await host.put(draft(item, Origin.WORLD))
-            elif isinstance(item, Wait):
-                raise FlowMistake(
-                    f"step {wait.name} yields {item!r}: a wait is yielded by the flow, "
-                    f"not by a step ({mistakes.suspended_at(items)})"
-                )
-            else:
-                raise mistakes.explain_yield(item, mistakes.suspended_at(items))
+            try:
+                if isinstance(item, str):
+                    texts.append(item)
+                    await host.show(step, item)
+                elif isinstance(item, Result):
+                    answer = item.value
+                else:
+                    await host.put(_shown(item, wait))
+            except FlowMistake as exc:
+                where = mistakes.suspended_at(items)
+                raise FlowMistake(f"{exc.message} ({where})", code=exc.code) from exc
     return "".join(texts) if answer is _NOTHING else answer
+
+
+def _shown(item: Any, wait: StepWait[Any]) -> Draft:
+    if isinstance(item, events.EventBase) and item.type_name() in DISPLAYS:
+        return display(item, Origin.WORLD)
+    if isinstance(item, Wait):
+        raise FlowMistake(
+            f"step {wait.name} yields {item!r}: a wait is yielded by the flow, not by a step"
+        )
+    raise mistakes.explain_yield(item)
 
 
 def _complete(
