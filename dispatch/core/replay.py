@@ -164,7 +164,8 @@ class Replay:
         self._waits = self._displays = self._ordinal = 0
         self._answered_seq, self._answered_at = base.seq, base.at
         self._wait: Wait[Any] | None = None
-        self._node: Node | None = None
+        # What became of `_wait`: a node, the draft that ends the segment, or why it can't be.
+        self._asked: Node | Draft | FlowMistake | None = None
         self._raising: Entry | None = None
         self._end: Outcome | None = None
 
@@ -281,7 +282,9 @@ class Replay:
     def waiting_for(self) -> list[str]:
         """What the flow stands at, in words."""
         return (
-            [] if self._node is None else [in_words(leaf.wait) for leaf in self._open(self._node)]
+            [in_words(leaf.wait) for leaf in self._open(self._asked)]
+            if isinstance(self._asked, Node)
+            else []
         )
 
     # --- what now? --------------------------------------------------------------------------------
@@ -295,23 +298,33 @@ class Replay:
             return Done()
         if self._end is not None:
             return self._decide_end(self._end, now)
-        if self._node is None or not _is_opened(self._node):
+        if self._wait is not None and (self._asked is None or isinstance(self._asked, Draft)):
+            if self.cancelled and not _is_compensation(self._wait):
+                return self._refuse(Cancelled(self._reason()))
+            try:
+                self._asked = self._ask(self._wait, now)
+            except FlowMistake as exc:
+                self._asked = exc
+        asked = self._asked
+        if not isinstance(asked, Node) or not _is_opened(asked):
             at_yield = self._decide_cancel_at_yield(now)
             if at_yield is not None:
                 return at_yield
-        if self._node is None:
-            assert self._wait is not None, "asked while the flow runs"
-            if self.cancelled and not _is_compensation(self._wait):
-                again = Cancelled(self._reason())
-                return self._answer(None, again, self._answered_seq, self._answered_at)
-            try:
-                if isinstance(self._wait, ContinueAs):
-                    return self._decide_continue(self._wait)
-                self._node = self._grow(self._wait, now)
-            except FlowMistake as exc:
-                # Nothing of it is recorded, so a replay comes here again.
-                return self._answer(None, exc, self._answered_seq, self._answered_at)
-        return self._decide_wait(self._node, now)
+        match asked:
+            case FlowMistake():
+                self._displays += 1
+                return self._refuse(asked)
+            case Draft():
+                assert isinstance(self._wait, ContinueAs)
+                return self._decide_continue(asked, self._wait)
+            case LeafNode() | GroupNode():
+                return self._decide_wait(asked, now)
+            case None:
+                raise AssertionError("asked while the flow runs")
+
+    def _refuse(self, error: BaseException) -> Answer:
+        """Raise in the flow instead of waiting: not recorded, so a replay comes here again."""
+        return self._answer(None, error, self._answered_seq, self._answered_at)
 
     def _decide_wait(self, node: Node, now: float) -> Next:
         fresh = self._match(node)
@@ -358,7 +371,11 @@ class Replay:
             return Act(opened + drafts.attempts(steps, now), steps)
         return Suspend(opened + self._turn(fresh, now))
 
-    def _decide_continue(self, wait: ContinueAs) -> Next:
+    def _ask(self, wait: Wait[Any], now: float) -> Node | Draft:
+        """What the journal is to hold of `wait`. Raises `FlowMistake` if it can't."""
+        return self._continued(wait) if isinstance(wait, ContinueAs) else self._grow(wait, now)
+
+    def _continued(self, wait: ContinueAs) -> Draft:
         private = ContinuedPrivate(
             state=msgspec.Raw(canonical.encode(wait.state)),
             # The newest, not `self.messages`: what a resume has brought since the last answer
@@ -371,7 +388,9 @@ class Replay:
             version=wait.version or self.base.version,
             result=msgspec.UNSET if self.result is None else self.result,
         )
-        continued = draft(Continued(segment=self.base.segment + 1), FLOW, private)
+        return draft(Continued(segment=self.base.segment + 1), FLOW, private)
+
+    def _decide_continue(self, continued: Draft, wait: ContinueAs) -> Next:
         entry = self._stretches[0].entry
         if entry is None:
             return Append([continued])
@@ -407,13 +426,13 @@ class Replay:
     def _answer(self, value: Any, error: BaseException | None, seq: int, at: float) -> Answer:
         if error is None and self._wait is not None:
             self._wait.answered(value)
-        if self._node is not None:
-            answered = leaves(self._node)
+        if isinstance(self._asked, Node):
+            answered = leaves(self._asked)
             for leaf in answered:
                 self._settlements.pop(leaf.id, None)
             self._ordinal += len(answered)
             self._waits, self._displays = self._waits + 1, 0
-        self._wait, self._node = None, None
+        self._wait, self._asked = None, None
         self._answered_seq, self._answered_at = seq, at
         return Answer(value, error)
 
@@ -423,11 +442,12 @@ class Replay:
         """`Cancelled` comes at a yield, instead of what it yielded, if that is its recorded place
         or it is new.
         """
-        if self._wait is not None and self._stretches[0].entry is None:
+        at_wait = isinstance(self._asked, Node | Draft)
+        if at_wait and self._stretches[0].entry is None:
             self._stretches[0].displays = 0  # edited code shows less: a live wait ends the stretch
-        if self._marker_ahead(at_wait=self._wait is not None):
+        if self._marker_ahead(at_wait=at_wait):
             marker = self._take()
-            self.cancelled, self._node = True, None
+            self.cancelled, self._asked = True, None
             return self._answer(None, Cancelled(self._reason()), marker.seq, marker.at)
         if self._cancel_is_unplaced():
             return Append([*self._head(now), self._marker(waiting=False)])
@@ -461,8 +481,7 @@ class Replay:
 
     def _grow(self, wait: Wait[Any], now: float) -> Node:
         """Give the leaves of `wait` their ids, in order. Where a leaf stands is part of its id, so
-        turning a gather into a race is seen as another wait. Raises `FlowMistake` if the journal
-        can't hold what one asks for.
+        turning a gather into a race is seen as another wait.
         """
         ordinals = count(self._ordinal + 1)
 

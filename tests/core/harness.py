@@ -193,6 +193,8 @@ class Worker:
     # What the flow was given, by segment: value or error, and the moment.
     traces: dict[int, list[tuple[Any, float, list[Any]]]] = field(default_factory=dict)
     standing: str = "start"  # what the flow yielded last
+    said: list[Any] = field(default_factory=list)  # what it showed in this segment
+    given: list[tuple[Any, Any]] = field(default_factory=list)  # and got for what it yielded
     appended: list[Draft] = field(default_factory=list)  # by this worker, firm or not
     work: dict[str, Work] = field(default_factory=dict)
     status: str = "driving"
@@ -219,6 +221,8 @@ class Worker:
             self.machine.messages,
         )
         self.traces[self.run.segment] = []
+        self.said.clear()
+        self.given.clear()
         self._generator = self.flow(self.run)
         self._yielded: Any = None
         self._has_yielded = False
@@ -313,6 +317,7 @@ class Worker:
     def _answer(self, value: Any, error: BaseException | None) -> None:
         self.run.now, self.run.messages = self.machine.now, self.machine.messages
         outcome = (type(error).__name__, str(error)) if error is not None else value
+        self.given.append((self._yielded, error if error is not None else value))
         self.trace.append((outcome, self.run.now, list(self.run.messages)))
         self._go_on(value, error)
 
@@ -332,6 +337,7 @@ class Worker:
                 self.machine.end(Outcome(exc, "flow-failed", str(exc)))
                 return
             value = error = None
+            self._yielded = yielded
             self.standing = type(yielded).__name__ if isinstance(yielded, Wait) else "display"
             self.between(self)
             self._feed()
@@ -343,6 +349,8 @@ class Worker:
             show = self.machine.display()
             if show.name == Show.HOLD.name:
                 return
+            shown = yielded.value if isinstance(yielded, Result) else yielded
+            self.said.append(msgspec.json.decode(canonical.encode(shown)))
             if show.name == Show.LIVE.name:
                 self._show(yielded)
 

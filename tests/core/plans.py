@@ -9,7 +9,7 @@ from zlib import crc32
 
 from hypothesis import strategies as st
 
-from dispatch.core.errors import Cancelled, WaitFailed
+from dispatch.core.errors import Cancelled, FlowMistake, WaitFailed
 from dispatch.core.waits import (
     ApprovalWait,
     ContinueAs,
@@ -36,6 +36,11 @@ class Conclude:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """Ask for what the journal can't hold."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """One leaf."""
 
@@ -57,7 +62,7 @@ class Several:
 class Plan:
     """What a flow does in each segment, and how it takes what comes back."""
 
-    segments: tuple[tuple[Say | Conclude | Ask | Several, ...], ...]
+    segments: tuple[tuple[Say | Conclude | Mistake | Ask | Several, ...], ...]
     catches: bool
     asks_more: bool
     compensates: bool
@@ -83,7 +88,9 @@ ASKS = st.recursive(
     ),
     max_leaves=5,
 )
-ITEMS = st.one_of(ASKS, ASKS, st.builds(Say, st.integers(1, 3)), st.just(Conclude()))
+ITEMS = st.one_of(
+    ASKS, ASKS, st.builds(Say, st.integers(1, 3)), st.sampled_from([Conclude(), Mistake()])
+)
 PLANS = st.builds(
     Plan,
     st.lists(st.lists(ITEMS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=2).map(tuple),
@@ -122,6 +129,11 @@ def flow_of(plan: Plan) -> FlowFunction:
                             yield f"{number} of {len(heard)}. "
                     case Conclude():
                         yield Result(heard)
+                    case Mistake():
+                        try:
+                            yield ToolWait("odd", {"number": float("nan")})
+                        except FlowMistake:
+                            yield "was refused. "
                     case _:
                         try:
                             answer = yield wait_of(item)

@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 
-from dispatch.core import replay
-from dispatch.core.journal import Edge, Entry, Origin
+from dispatch.core import replay, settle
+from dispatch.core.errors import Cancelled, FlowMistake, WaitFailed
+from dispatch.core.journal import Edge, Entry, Origin, ResultSet
 from dispatch.core.projection import WaitOpened
+from dispatch.core.waits import Failed, Gather, Group, Ok, Race, Wait
 from tests.core.harness import Journal, Worker, begun
 from tests.core.plans import Plan, flow_of
 
@@ -108,7 +110,7 @@ def sweep(plan: Plan, seed: int, covered: Covered, rules: Any = replay) -> int:
     flow = flow_of(plan)
     journal = begun(messages=["hello"])
     first = World(journal, Random(seed), covered).drive(flow, rules)
-    _check(journal)
+    _check(journal, first)
     _check_replay(journal, flow, first, rules)
     for length in range(1, journal.last_seq + 1):
         random = Random(seed + length)
@@ -118,7 +120,7 @@ def sweep(plan: Plan, seed: int, covered: Covered, rules: Any = replay) -> int:
         again = recovered.cut(recovered.last_seq)
         last = World(again, random, covered, f"{cut}, again").drive(flow, rules)
         assert _facts(again.entries[:length]) == _facts(journal.entries[:length])
-        _check(again)
+        _check(again, last)
         _check_same_past(journal, length, first, last)
         _check_replay(again, flow, last, rules)
     return journal.last_seq
@@ -128,13 +130,15 @@ def _facts(entries: list[Entry]) -> list[Any]:
     return [(e.seq, e.kind, e.origin, e.data, e.private) for e in entries]
 
 
-def _check(journal: Journal) -> None:
-    """What is true of any finished journal."""
+def _check(journal: Journal, worker: Worker) -> None:
+    """What is true of any finished journal, and of who finished it."""
     entries = journal.entries
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
     assert [e.seq for e in entries if e.edge is Edge.FINAL] == [len(entries)]
     _check_settled_once(entries)
     _check_legs(entries)
+    _check_said(journal, worker)
+    _check_answers(journal, worker)
 
 
 OPENINGS = ("tool_start", "step_start", "dispatch.approval_opened", "dispatch.timer_set")
@@ -180,6 +184,82 @@ def _check_legs(entries: list[Entry]) -> None:
             leg_open = False
         elif entry.origin is Origin.FLOW:
             assert leg_open, f"{entry.kind} outside of a leg"
+
+
+def _check_said(journal: Journal, worker: Worker) -> None:
+    """What the flow showed is in the journal once."""
+    shown = [
+        e.payload(ResultSet).value
+        if e.kind == "dispatch.result"
+        else msgspec.json.decode(e.data)["delta"]
+        for e in _segment(journal)
+        if e.kind in ("text_delta", "dispatch.result") and e.origin is Origin.FLOW
+    ]
+    assert shown == worker.said
+
+
+def _segment(journal: Journal) -> list[Entry]:
+    starts = [i for i, e in enumerate(journal.entries) if e.kind == "dispatch.continued"]
+    return journal.entries[starts[-1] + 1 :] if starts else journal.entries
+
+
+def _check_answers(journal: Journal, worker: Worker) -> None:
+    """Each wait was answered by the first entry that decided it, entries taken one at a time."""
+    entries = _segment(journal)
+    ids = iter([_id(entry) for entry in entries if entry.kind in OPENINGS])
+    cancel = next((e.seq for e in entries if e.kind == "dispatch.cancel_requested"), None)
+    for wait, answer in worker.given:
+        if isinstance(answer, Cancelled):
+            return
+        if isinstance(answer, FlowMistake):
+            continue
+        leaves = [(leaf, next(ids)) for leaf in _leaves(wait)]
+        told: dict[Wait[Any], Any] = {}
+        for entry in entries:
+            for leaf, id in leaves:
+                if _settles(entry, id):
+                    done = settle.settled(leaf, entry)
+                    told.setdefault(leaf, done.error or done.value)
+            _tell(wait, told)
+            if wait in told:
+                break
+        else:
+            raise AssertionError("answered before it was decided")
+        assert cancel is None or entry.seq < cancel, "answered although it was to be cancelled"
+        assert repr(answer) == repr(told[wait])
+
+
+def _settles(entry: Entry, id: str) -> bool:
+    return (entry.kind in SETTLEMENTS or entry.kind in TIMERS) and _id(entry) == id
+
+
+def _leaves(wait: Wait[Any]) -> list[Any]:
+    if isinstance(wait, Group):
+        return [leaf for branch in wait.branches for leaf in _leaves(branch)]
+    return [wait]
+
+
+def _tell(wait: Wait[Any], told: dict[Wait[Any], Any]) -> None:
+    """Add the answers, values or errors, of the groups that are decided now."""
+    if not isinstance(wait, Group):
+        return
+    for branch in wait.branches:
+        _tell(branch, told)
+    settled = [branch for branch in wait.branches if branch in told]
+    failed = [told[branch] for branch in settled if isinstance(told[branch], WaitFailed)]
+    if wait in told or not settled:
+        return
+    if isinstance(wait, Race):
+        index, answer = wait.branches.index(settled[0]), told[settled[0]]
+        told[wait] = answer if failed else (index, answer)
+    elif isinstance(wait, Gather) and wait.settle:
+        if len(settled) == len(wait.branches):
+            answers = [told[branch] for branch in settled]
+            told[wait] = [Failed(a) if isinstance(a, WaitFailed) else Ok(a) for a in answers]
+    elif failed:
+        told[wait] = failed[0]
+    elif len(settled) == len(wait.branches):
+        told[wait] = [told[branch] for branch in settled]
 
 
 def _check_replay(journal: Journal, flow: Any, driven: Worker, rules: Any) -> None:
