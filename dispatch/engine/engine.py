@@ -19,7 +19,7 @@ import anyio.abc
 
 from dispatch.core import events
 from dispatch.core.clock import Clock, iso
-from dispatch.core.errors import DispatchError, LeaseLost, Unavailable
+from dispatch.core.errors import Conflict, DispatchError, Gone, LeaseLost, NotFound, Unavailable
 from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
 from dispatch.core.projection import CANCEL_TIMER
@@ -172,7 +172,11 @@ class Engine:
         """Let go of an execution whose generator was closed in the middle: somebody has to drive
         it.
         """
-        await self.store.release(execution.id, token=execution.token, runnable=True)
+        try:
+            await self.store.release(execution.id, token=execution.token, runnable=True)
+        except Unavailable:
+            # It stays ours and undriven until this worker ends, then it is recovered.
+            logger.exception("could not let go", extra={"execution_id": execution.id})
 
     # --- recovery --------------------------------------------------------------------------------
 
@@ -259,6 +263,8 @@ class Engine:
             await self.store.transact(execution.id, decide)
         except LeaseLost:
             logger.warning("lost the lease", extra={"execution_id": execution.id})
+        except (Conflict, NotFound, Gone):
+            pass  # it has come to another end meanwhile, or was deleted
         except Unavailable:
             # Nothing is lost: it stays ours and undriven until this worker ends, then it is
             # recovered.

@@ -445,12 +445,14 @@ class Runner:
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await generator.aclose()
-            except RuntimeError as exc:
-                logger.warning("%s: a yield while closing is ignored (%s)", where, exc)
             except TimeoutError:
                 logger.warning("%s: closing took longer than %g s", where, CLOSE_SECONDS)
-            except BaseException:  # whatever an author's clean-up raises is not the execution's
-                logger.warning("%s: raised while closing", where, exc_info=True)
+            except BaseException as exc:  # what an author's clean-up raises is not the execution's
+                if "ignored GeneratorExit" in str(exc):
+                    where = mistakes.suspended_at(generator)
+                    logger.warning("%s: a yield while closing is ignored", where)
+                else:
+                    logger.warning("%s: raised while closing", where, exc_info=True)
 
     def _scope_across_yield(self) -> None:
         where = mistakes.suspended_at(self._stack[-1]) if self._stack else "?"
