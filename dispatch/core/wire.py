@@ -26,11 +26,11 @@ class Framer:
         self._heads: dict[str, bytes] = {}
 
     def frame(self, draft: Draft, seq: int) -> bytes:
-        kind = draft.type
-        head = self._heads.get(kind)
+        head = self._heads.get(draft.kind)
         if head is None:
+            kind = draft.type
             begin = f'{{"type":"{kind}","executionId":"{self._execution_id}","seq":'
-            head = self._heads[kind] = f"event: {kind}\ndata: {begin}".encode()
+            head = self._heads[draft.kind] = f"event: {kind}\ndata: {begin}".encode()
         return b"%b%d%b\nid: %d\n\n" % (head, seq, draft.rest, seq)
 
 

@@ -130,8 +130,8 @@ class Change(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """`execution` after the command, `first_seq` of what it appended; `taken` if `take_for` now has
-    it.
+    """`execution` after the command, and `first_seq` of what it appended (if nothing, of what will
+    be next); `taken` if `take_for` now has it.
     """
 
     execution: Execution
@@ -150,8 +150,8 @@ Decide = Callable[[Execution, Sequence[WaitRow]], Change]
 class Store(Protocol):
     """All methods raise `Unavailable` (`store-full`, `store-failed`) when the store cannot work.
 
-    `listener` is called on the event loop, in commit order, once for each execution that a commit
-    appended to, before the call that caused it returns.
+    `listener` is called on the event loop, in commit order, once for each call that appended
+    something, before that call returns.
     """
 
     listener: Listener
@@ -170,7 +170,8 @@ class Store(Protocol):
     # --- writing ---
 
     async def create(self, new: NewExecution) -> Created:
-        """Add an execution with its first entry; status `pending`.
+        """Add an execution with its first entry; status `pending`. Without a `worker` it is
+        runnable.
 
         With an idempotency key that is known, nothing is added: the execution it named is given
         back if `request_digest` is the same, else `Conflict` (`idempotency-mismatch`) is raised.
@@ -244,9 +245,10 @@ class Store(Protocol):
     async def read(
         self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
     ) -> list[Chunk]:
-        """Committed chunks behind `after` (the first cut to begin there) up to `until`.
+        """Committed chunks behind `after` up to `until`, the first and last cut to fit.
 
-        At most `limit`. An empty list means that there are none, or no such execution.
+        At most `limit`, and fewer if they are large. Only an empty list means that there are none,
+        or no such execution.
         """
         ...
 

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-from dispatch.store.aside import Aside
+from dispatch.store.aside import Aside, Naps
 
 MIB = 1024 * 1024
 #: Written since the last checkpoint began, before the next one does.
@@ -26,36 +26,44 @@ _log = logging.getLogger(__name__)
 class Checkpoints:
     """`needs_gap` while the writer must not write; `on_gap_over` is called when it may again."""
 
-    def __init__(self, db: sqlite3.Connection):
+    def __init__(self, db: sqlite3.Connection, naps: Naps):
         self.needs_gap = False
         self.on_gap_over: Callable[[], None] = lambda: None
         self._db = db
         self._page_bytes: int = db.execute("PRAGMA page_size").fetchone()[0]
-        self._aside = Aside("store-checkpoints")
-        self._log_bytes = 0  # as far as the last checkpoint could not clear it
-        self._written = 0  # since that one began
+        self._aside = Aside("store-checkpoints", naps)
+        self._moved_all = True  # whether the last checkpoint did
+        self._log_bytes = 0  # that were in the log when it began, if they still are
+        self._written = 0  # since then
 
     def wrote(self, size: int) -> None:
         """About `size` bytes were added to the log."""
         self._written += size
-        if self._written < STEP_BYTES or self._aside.busy:
-            return
-        log_bytes = self._log_bytes + self._written
-        self._written = 0
-        self.needs_gap = log_bytes > GAP_BYTES
-        # SQL is as fixed as it looks; PRAGMAs take no parameters.
-        mode = "TRUNCATE" if log_bytes > TRUNCATE_BYTES else "PASSIVE"
-        self._aside.start(lambda: self._checkpoint(mode), self._done, urgent=self.needs_gap)
+        if self._written >= STEP_BYTES:
+            self.needs_gap = self._log_bytes + self._written > GAP_BYTES
+            if not self._aside.busy:
+                self._start()
 
-    def _checkpoint(self, mode: str) -> None:
+    def _start(self) -> None:
+        truncate = self._log_bytes + self._written > TRUNCATE_BYTES
+        self._written = 0
+        self._aside.start(lambda: self._checkpoint(truncate), self._done)
+
+    def _checkpoint(self, truncate: bool) -> None:
+        mode = "TRUNCATE" if truncate else "PASSIVE"
         _, pages, moved = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        # The next write starts the log over if all of it has been moved.
-        self._log_bytes = 0 if pages == moved else pages * self._page_bytes
+        self._log_bytes = pages * self._page_bytes
+        self._moved_all = pages == moved
 
     def _done(self, error: Exception | None) -> None:
         if error is not None:
             _log.warning("a checkpoint failed; the next one may not", exc_info=error)
-        if self.needs_gap:
+        elif self._moved_all and not self._written:
+            # Whoever writes next starts the log over.
+            self._log_bytes = 0
+        if self.needs_gap and self._written and error is None:
+            self._start()  # the last one began before the gap
+        elif self.needs_gap:
             self.needs_gap = False
             self.on_gap_over()
 

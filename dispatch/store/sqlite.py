@@ -8,12 +8,13 @@ checkpointed.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, cast
 
 import aiosqlite
 import anyio
@@ -25,6 +26,7 @@ from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import Status
 from dispatch.store import rows
+from dispatch.store.aside import Aside, Naps
 from dispatch.store.base import (
     Appended,
     Changed,
@@ -40,11 +42,9 @@ from dispatch.store.base import (
 )
 from dispatch.store.checkpoints import GAP_BYTES, Checkpoints
 from dispatch.store.migrate import migrate
-from dispatch.store.transaction import Transaction, missing
+from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
 from dispatch.store.workers import WorkerLock, this_process
-from dispatch.store.writer import Writer
-
-R = TypeVar("R")
+from dispatch.store.writer import Writer, primary_code
 
 #: How long leaving the store waits for writes that cannot be carried out.
 CLOSE_SECONDS = 5.0
@@ -65,22 +65,24 @@ _DUE = (
     f"SELECT (SELECT executions.id FROM executions WHERE key = execution_key), {rows.WAIT} "  # noqa: S608
     "FROM waits WHERE status = 'open' AND due_at <= ? ORDER BY due_at LIMIT ?"
 )
-_NEXT_DUE = "SELECT min(due_at) FROM waits WHERE status = 'open' AND due_at IS NOT NULL"
-# The window adds up sizes alone, so the chunks behind the end of the page are never read.
+_NEXT_DUE = (
+    "SELECT due_at FROM waits WHERE status = 'open' AND due_at IS NOT NULL ORDER BY due_at LIMIT 1"
+)
+_UNPURGED = "SELECT execution_key FROM tombstones WHERE execution_key IS NOT NULL"
+_ENDLESS = 2**62
+# The window adds up lengths, which SQLite knows without reading the chunks themselves.
 _PAGE = (
-    f"SELECT {rows.CHUNK} FROM journal WHERE rowid IN ("  # noqa: S608
-    "SELECT id FROM (SELECT rowid AS id, sum(length(frames) + coalesce(length(private), 0)) OVER ("
-    "ORDER BY last_seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before "
-    "FROM (SELECT rowid, last_seq, frames, private FROM journal WHERE execution_key = ?1 "
-    "AND last_seq > ?2 AND last_seq - length(origins) + 1 <= ?3 ORDER BY last_seq LIMIT ?4)) "
-    "WHERE coalesce(before, 0) < ?5) ORDER BY last_seq"
+    f"SELECT {rows.CHUNK} FROM journal WHERE rowid IN (SELECT id FROM ("  # noqa: S608
+    "SELECT id, sum(size) OVER ("
+    "ORDER BY last_seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS size_before "
+    "FROM (SELECT rowid AS id, last_seq, length(frames) + coalesce(length(private), 0) AS size "
+    "FROM journal WHERE execution_key = (SELECT key FROM executions WHERE id = ?) "
+    "AND last_seq > ? AND last_seq - length(origins) < ? "
+    "ORDER BY last_seq LIMIT ?)) WHERE coalesce(size_before, 0) < ?) ORDER BY last_seq"
 )
-_LIST = (
-    f"SELECT {rows.EXECUTION} FROM executions "  # noqa: S608
-    "WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR flow = ?2) "
-    "AND (?3 IS NULL OR key < (SELECT key FROM executions WHERE id = ?3)) "
-    "ORDER BY key DESC LIMIT ?4"
-)
+_LIST = f"SELECT {rows.EXECUTION} FROM executions WHERE "  # noqa: S608
+_LIST_ORDER = " ORDER BY key DESC LIMIT ?"
+_BEFORE = "key < (SELECT key FROM executions WHERE id = ?)"
 
 
 def _ignore(_: Committed) -> None:
@@ -108,6 +110,7 @@ class SqliteStore:
         self._writer: Writer
         self._rows: sqlite3.Connection
         self._pages: aiosqlite.Connection
+        self._naps: Naps
 
     @property
     def healthy(self) -> bool:
@@ -118,57 +121,68 @@ class SqliteStore:
 
     @asynccontextmanager
     async def session(self, worker: str) -> AsyncIterator[None]:
-        self._worker = worker
-        async with AsyncExitStack() as stack:
-            lock = await anyio.to_thread.run_sync(WorkerLock.take, self._path, worker)
-            stack.push_async_callback(_shielded, lock.remove)
-            db = await anyio.to_thread.run_sync(self._open, True)
-            stack.push_async_callback(_shielded, db.close)
-            checkpoint_db = await anyio.to_thread.run_sync(self._open)
-            stack.push_async_callback(_shielded, checkpoint_db.close)
-            self._rows = await anyio.to_thread.run_sync(self._open)
-            stack.push_async_callback(_shielded, self._rows.close)
-            self._pages = await stack.enter_async_context(aiosqlite.connect(self._path))
-            await self._pages.execute("PRAGMA query_only = 1")
-            checkpoints = Checkpoints(checkpoint_db)
-            stack.push_async_callback(checkpoints.close)
-            self._writer = Writer(
-                db, self._clock, self._deliver, checkpoints, durable=self._synchronous == "FULL"
-            )
-            stack.push_async_callback(self._close_writer, worker)
-            await self._writer.submit(lambda tx: tx.enlist(worker, this_process()))
-            yield
-
-    async def _close_writer(self, worker: str) -> None:
-        with anyio.CancelScope(shield=True):
-            with suppress(Unavailable):
-                await self._writer.submit(lambda tx: tx.leave(worker))
-            await self._writer.close(CLOSE_SECONDS)
-
-    def _open(self, migrated: bool = False) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self._path,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
+        stack = AsyncExitStack()
         try:
-            if migrated:
-                db.execute("PRAGMA busy_timeout = 5000")
-                db.execute("PRAGMA journal_mode = WAL")
-                migrate(db)
-                db.execute("PRAGMA busy_timeout = 0")
-            db.execute("PRAGMA wal_autocheckpoint = 0")
-            db.execute(f"PRAGMA journal_size_limit = {GAP_BYTES:d}")
-            db.execute(f"PRAGMA synchronous = {self._synchronous}")
-        except BaseException:
-            db.close()
-            raise
-        return db
+            await self._enter(stack, worker)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stack.aclose()
 
-    def _deliver(self, committed: Committed) -> None:
-        self.listener(committed)
+    async def _enter(self, stack: AsyncExitStack, worker: str) -> None:
+        in_thread = anyio.to_thread.run_sync
+        lock = await in_thread(WorkerLock.take, self._path, worker)
+        stack.push_async_callback(in_thread, lock.remove)
+        writing, checkpointing, self._rows = await in_thread(self._open_all)
+        for db in (self._rows, checkpointing, writing):
+            stack.push_async_callback(in_thread, db.close)
+        self._pages = await stack.enter_async_context(aiosqlite.connect(self._path))
+        await self._pages.execute("PRAGMA query_only = 1")
+        self._naps = Naps()
+        stack.callback(self._naps.close)
+        checkpoints = Checkpoints(checkpointing, self._naps)
+        stack.push_async_callback(checkpoints.close)
+        self._writer = Writer(
+            writing,
+            self._clock,
+            lambda committed: self.listener(committed),
+            checkpoints,
+            Aside("store-writer", self._naps),
+            durable=self._synchronous == "FULL",
+        )
+        stack.push_async_callback(self._writer.close, CLOSE_SECONDS)
+        await self._writer.submit(lambda tx: tx.enlist(worker, this_process()))
+        stack.push_async_callback(self._leave, worker)
+        self._worker = worker
+        for (key,) in await self._select(_UNPURGED):
+            self._purge(key)
+
+    async def _leave(self, worker: str) -> None:
+        # If that cannot be written, others will find the lock free: a strike too many, no more.
+        with suppress(Unavailable):
+            await self._writer.submit(lambda tx: tx.leave(worker))
+
+    def _open_all(self) -> list[sqlite3.Connection]:
+        with ExitStack() as opened:
+            connections: list[sqlite3.Connection] = []
+            for _ in range(3):
+                db = sqlite3.connect(
+                    self._path,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=256,
+                )
+                opened.callback(db.close)
+                if not connections:
+                    db.execute("PRAGMA journal_mode = WAL")
+                    migrate(db)
+                db.execute("PRAGMA busy_timeout = 0")
+                db.execute("PRAGMA wal_autocheckpoint = 0")
+                db.execute(f"PRAGMA journal_size_limit = {GAP_BYTES:d}")
+                db.execute(f"PRAGMA synchronous = {self._synchronous}")
+                connections.append(db)
+            opened.pop_all()
+        return connections
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -209,31 +223,34 @@ class SqliteStore:
         await self._writer.submit(lambda tx: tx.release(execution_id, token, runnable))
 
     async def delete(self, execution_id: ExecutionId) -> None:
-        key = await self._writer.submit(lambda tx: tx.delete(execution_id))
-        while not await self._writer.submit(lambda tx: tx.purge(key)):
-            pass
+        self._purge(await self._writer.submit(lambda tx: tx.delete(execution_id)))
+
+    def _purge(self, key: int) -> None:
+        """Remove what a deleted execution left, piece by piece; what isn't is at the next start."""
+
+        def done(purged: asyncio.Future[bool]) -> None:
+            if purged.exception() is None and not purged.result():
+                self._purge(key)
+
+        with suppress(Unavailable):
+            self._writer.submit(lambda tx: tx.purge(key)).add_done_callback(done)
 
     # --- reading ----------------------------------------------------------------------------------
 
     async def get(self, execution_id: ExecutionId) -> Execution:
-        found = self._select(_GET, execution_id)
-        if not found:
-            raise missing(self._rows, execution_id, self._clock.now())
-        return rows.to_execution(found[0])
+        for row in await self._select(_GET, execution_id):
+            return rows.to_execution(row)
+        oldest = self._clock.now() - TOMBSTONE_SECONDS
+        raise missing(execution_id, await self._select(TOMBSTONE, execution_id, oldest))
 
     async def waits(self, execution_id: ExecutionId) -> list[WaitRow]:
-        return [rows.to_wait(row) for row in self._select(_ALL_WAITS, execution_id)]
+        return [rows.to_wait(row) for row in await self._select(_ALL_WAITS, execution_id)]
 
     async def read(
         self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
     ) -> list[Chunk]:
-        key = self._select("SELECT key FROM executions WHERE id = ?", execution_id)
-        if not key:
-            return []
-        last = 2**62 if until is None else until
-        found = await self._pages.execute_fetchall(
-            _PAGE, (key[0][0], after, last, limit, MAX_PAGE_BYTES)
-        )
+        last = _ENDLESS if until is None else until
+        found = await self._fetch(_PAGE, execution_id, after, last, limit, MAX_PAGE_BYTES)
         return rows.to_chunks(found, after, until)
 
     async def executions(
@@ -244,24 +261,28 @@ class SqliteStore:
         limit: int = 100,
         before: ExecutionId | None = None,
     ) -> list[Execution]:
-        found = await self._pages.execute_fetchall(_LIST, (status, flow, before, limit))
+        asked = {"status = ?": status, "flow = ?": flow, _BEFORE: before}
+        filters = {text: value for text, value in asked.items() if value is not None}
+        where = " AND ".join(filters) or "1"
+        found = await self._fetch(_LIST + where + _LIST_ORDER, *filters.values(), limit)
         return [rows.to_execution(row) for row in found]
 
     # --- what is to be done -----------------------------------------------------------------------
 
     async def runnable(self, limit: int) -> list[Execution]:
-        return [rows.to_execution(row) for row in self._select(_RUNNABLE, limit)]
+        return [rows.to_execution(row) for row in await self._select(_RUNNABLE, limit)]
 
     async def due(self, now: float, limit: int) -> list[Due]:
-        found = self._select(_DUE, now, limit)
+        found = await self._select(_DUE, now, limit)
         return [Due(ExecutionId(row[0]), rows.to_wait(row[1:])) for row in found]
 
     async def next_due(self) -> float | None:
-        found: float | None = self._select(_NEXT_DUE)[0][0]
-        return found
+        for (due_at,) in await self._select(_NEXT_DUE):
+            return cast(float, due_at)
+        return None
 
     async def bury_dead(self) -> int:
-        others = self._select("SELECT id, process FROM workers WHERE id <> ?", self._worker)
+        others = await self._select("SELECT id, process FROM workers WHERE id <> ?", self._worker)
         freed = 0
         for worker, process in others:
             lock = await anyio.to_thread.run_sync(WorkerLock.take_over, self._path, worker, process)
@@ -269,13 +290,24 @@ class SqliteStore:
                 try:
                     freed += await self._writer.submit(partial(Transaction.bury, worker=worker))
                 finally:
-                    await _shielded(lock.remove)
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(lock.remove)
         return freed
 
-    def _select(self, statement: str, *parameters: Any) -> list[Any]:
-        return self._rows.execute(statement, parameters).fetchall()
+    async def _fetch(self, statement: str, *parameters: Any) -> Iterable[Any]:
+        """More of them, in aiosqlite's thread."""
+        try:
+            with self._naps.awaited():
+                return await self._pages.execute_fetchall(statement, parameters)
+        except sqlite3.Error as exc:
+            raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
 
-
-async def _shielded(close: Callable[[], None]) -> None:
-    with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(close)
+    async def _select(self, statement: str, *parameters: Any) -> Iterable[Any]:
+        """A few rows, on the loop."""
+        try:
+            return self._rows.execute(statement, parameters).fetchall()
+        except sqlite3.Error as exc:
+            if primary_code(exc) != sqlite3.SQLITE_BUSY:
+                raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
+        # Another process was killed within a commit, and somebody puts that right.
+        return await self._fetch(statement, *parameters)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -51,16 +51,18 @@ _UPDATE = (
 _ADVANCE = "UPDATE executions SET last_seq = ?, updated_at = ? WHERE key = ?"
 _INSERT_CHUNK = f"INSERT INTO journal (execution_key, {rows.CHUNK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _WAITS = (
-    f"SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 AND status = 'open' "  # noqa: S608
-    f"UNION SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 "
-    "AND id IN (SELECT value FROM json_each(?2)) "
-    f"UNION SELECT {rows.WAIT} FROM waits WHERE execution_key = ?1 "
-    "AND name IN (SELECT value FROM json_each(?2)) ORDER BY opened_seq"
+    f"SELECT {rows.WAIT} FROM waits WHERE rowid IN ("  # noqa: S608
+    "SELECT rowid FROM waits WHERE execution_key = ?1 AND status = 'open' UNION ALL "
+    "SELECT rowid FROM waits WHERE execution_key = ?1 "
+    "AND id IN (SELECT value FROM json_each(?2)) UNION ALL "
+    "SELECT rowid FROM waits WHERE execution_key = ?1 "
+    "AND name IN (SELECT value FROM json_each(?2))) ORDER BY opened_seq"
 )
 _OPEN_WAITS = (
     f"SELECT {rows.WAIT} FROM waits "  # noqa: S608
     "WHERE execution_key = ?1 AND status = 'open' ORDER BY opened_seq"
 )
+TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?"
 
 
 class Framers:
@@ -296,7 +298,8 @@ class Transaction:
     def _load(self, execution_id: ExecutionId) -> tuple[int, Execution]:
         row = self.db.execute(_SELECT, (execution_id,)).fetchone()
         if row is None:
-            raise missing(self.db, execution_id, self.at)
+            oldest = self.at - TOMBSTONE_SECONDS
+            raise missing(execution_id, self.db.execute(TOMBSTONE, (execution_id, oldest)))
         return row[-1], rows.to_execution(row)
 
     def _waits(self, key: int, keys: Sequence[str]) -> list[WaitRow]:
@@ -393,12 +396,8 @@ class Transaction:
                 raise AssertionError(effect)
 
 
-def missing(db: sqlite3.Connection, execution_id: ExecutionId, at: float) -> NotFound | Gone:
-    """Why there is no such execution."""
-    buried = db.execute(
-        "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?",
-        (execution_id, at - TOMBSTONE_SECONDS),
-    ).fetchone()
-    if buried:
+def missing(execution_id: ExecutionId, tombstones: Iterable[object]) -> NotFound | Gone:
+    """Why there is no such execution, given what `TOMBSTONE` found."""
+    for _ in tombstones:
         return Gone(f"execution {execution_id} was deleted", code="execution-deleted")
     return NotFound(f"there is no execution {execution_id}", code="execution-unknown")

@@ -29,10 +29,12 @@ from dispatch.store.transaction import Framers, Transaction
 
 R = TypeVar("R")
 
-#: Of the loop's time, how much commits may take when there is always another one; and how far
-#: ahead of that share a quiet writer may get, so that lone commits run at once.
+#: Of a busy loop's time, how much commits may take when there is always another one; how far ahead
+#: of that share a quiet writer may get, so that lone commits run at once; and how short a turn of
+#: the loop is if nobody else wants it.
 LOOP_SHARE = 0.25
 BURST_SECONDS = 0.02
+IDLE_TURN_SECONDS = 0.0001
 #: Weight at which a batch is closed (a draft weighs 1): bounds how long a commit holds the loop.
 MAX_BATCH_WEIGHT = 2048
 #: How often it is asked whether another process has stopped writing, and for how long.
@@ -102,6 +104,7 @@ class Writer:
         clock: Clock,
         deliver: Callable[[Committed], None],
         checkpoints: Checkpoints,
+        aside: Aside,
         *,
         durable: bool,
     ):
@@ -113,9 +116,11 @@ class Writer:
         self._framers = Framers()
         self._queue: deque[Operation] = deque()
         self._turn_handle: asyncio.Handle | None = None
+        self._turn_began = 0.0
         self._next_at = 0.0
+        self._retry_at = 0.0
         self._retry_seconds = RETRY_SECONDS[0]
-        self._aside = Aside("store-writer")
+        self._aside = aside
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -161,12 +166,21 @@ class Writer:
             return
         if self._turn_handle is not None or self._checkpoints.needs_gap:
             return
-        pause = self._next_at - time.perf_counter()
-        if pause <= 0:
-            # Not right now: what else is submitted in this turn of the loop joins the batch.
-            self._turn_handle = self._loop.call_soon(self._turn)
-        else:
+        self._turn_began = time.perf_counter()
+        pause = self._retry_at - self._turn_began
+        if pause > 0:
             self._turn_handle = self._loop.call_later(pause, self._turn)
+        else:
+            # Not right now: what else is submitted in this turn of the loop joins the batch.
+            self._turn_handle = self._loop.call_soon(self._turn_if_due)
+
+    def _turn_if_due(self) -> None:
+        now = time.perf_counter()
+        if now < self._next_at and now - self._turn_began > IDLE_TURN_SECONDS:
+            self._turn_began = now
+            self._turn_handle = self._loop.call_soon(self._turn_if_due)
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         self._turn_handle = None
@@ -175,10 +189,8 @@ class Writer:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as exc:
-                if _code(exc) == sqlite3.SQLITE_BUSY:
-                    self._aside.start(
-                        self._begin_patiently, lambda exc: self._begun(batch, exc), urgent=True
-                    )
+                if primary_code(exc) == sqlite3.SQLITE_BUSY:
+                    self._aside.start(self._begin_patiently, lambda exc: self._begun(batch, exc))
                 else:
                     self._failed(batch, exc)
             else:
@@ -189,8 +201,10 @@ class Writer:
         """Around what the writer does on the loop: counts its time, and sees to the next turn."""
         started = time.perf_counter()
         yield
-        now = time.perf_counter()
-        self._next_at = max(self._next_at, started - BURST_SECONDS) + (now - started) / LOOP_SHARE
+        took = time.perf_counter() - started
+        # No debt from turns that nobody else wanted.
+        due_at = min(max(self._next_at, started - BURST_SECONDS), started)
+        self._next_at = due_at + took / LOOP_SHARE
         self._schedule()
 
     def _take(self) -> list[Operation]:
@@ -212,7 +226,7 @@ class Writer:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as exc:
-                if _code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                if primary_code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                     raise
                 time.sleep(BUSY_POLL_SECONDS)
             else:
@@ -241,7 +255,9 @@ class Writer:
                     operation.error = exc
             if self._durable:
                 self._aside.start(
-                    self._commit, lambda exc: self._committed(batch, transaction, exc), urgent=True
+                    self._commit,
+                    lambda exc: self._committed(batch, transaction, exc),
+                    short=True,
                 )
                 return
             self._commit()
@@ -283,7 +299,7 @@ class Writer:
         """Nothing of `batch` has happened: a commit that reports an error is seen by nobody."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        if _code(exc) in _FAULTS:
+        if primary_code(exc) in _FAULTS:
             self._refuse_commands(batch, exc)
         elif len(batch) > 1:
             # Which one broke it? Each has its own transaction now, still in order.
@@ -301,7 +317,7 @@ class Writer:
         if self.healthy:
             _log.error("the store cannot write, and retries", exc_info=exc)
             self.healthy = False
-        full = _code(exc) == sqlite3.SQLITE_FULL
+        full = primary_code(exc) == sqlite3.SQLITE_FULL
         for operation in batch:
             if not operation.kept:
                 failure = Unavailable(
@@ -311,7 +327,7 @@ class Writer:
                 failure.__cause__ = exc
                 operation.fail(failure)
         self._queue.extendleft(reversed([operation for operation in batch if operation.kept]))
-        self._next_at = time.perf_counter() + self._retry_seconds
+        self._retry_at = time.perf_counter() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
 
 
@@ -323,6 +339,6 @@ def _size(transaction: Transaction) -> int:
     )
 
 
-def _code(exc: Exception) -> int:
+def primary_code(exc: Exception) -> int:
     """The primary result code behind a sqlite3 error."""
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
