@@ -42,6 +42,6 @@ def blockbuster() -> Iterator[BlockBuster]:
             if name.startswith("sqlite3."):
                 for file in _MAY_CALL_SQLITE:
                     function.can_block_in(file, _EveryFunction())
-            if name.startswith("threading."):
+            if name == "time.sleep" or name.startswith("threading."):
                 function.can_block_in(_MAY_NAP, _EveryFunction())
         yield detector
