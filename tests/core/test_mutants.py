@@ -1,0 +1,225 @@
+"""The sweep sees each rule of the replay machine: broken copies of it don't get through."""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from dispatch.core import nodes, replay
+from dispatch.core.errors import Divergence
+from tests.core.plans import PLANS, Plan
+from tests.core.sweep import sweep
+
+
+@dataclass
+class Mutant:
+    """`new` instead of `old` in the source of `module`."""
+
+    breaks: str
+    module: ModuleType
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant(
+        "a race is won by its first branch",
+        nodes,
+        "first = min(decided, key=lambda branch: branch.seq)",
+        "first = decided[0]",
+    ),
+    Mutant(
+        "a race is won by the last branch that is settled",
+        nodes,
+        "first = min(decided, key=lambda branch: branch.seq)",
+        "first = max(decided, key=lambda branch: branch.seq)",
+    ),
+    Mutant(
+        "a gather waits for all although one has failed",
+        nodes,
+        "if failures and not node.wait.settle:",
+        "if failures and len(decided) == len(branches) and not node.wait.settle:",
+    ),
+    Mutant(
+        "a gather fails by its first branch, not by the first failure",
+        nodes,
+        "return min(failures, key=lambda branch: branch.seq)",
+        "return failures[0]",
+    ),
+    Mutant(
+        "losers are left open",
+        replay,
+        "lost = drafts.abandonments(losers(node, self._settlements))",
+        "lost = drafts.abandonments([])",
+    ),
+    Mutant(
+        "losers are abandoned in the outermost group only",
+        nodes,
+        "else losers(branch, settlements)",
+        "else []",
+    ),
+    Mutant(
+        "the place of Cancelled is not recorded at a yield",
+        replay,
+        "return Append([*self._head(now), self._marker(waiting=False)])",
+        "self.cancelled = True; return self._answer(None, Cancelled(), self.fed_seq, now)",
+    ),
+    Mutant(
+        "the place of Cancelled is one display late",
+        replay,
+        "place = CancelRaised(waits=self._waits, displays=self._displays, waiting=waiting)",
+        "place = CancelRaised(waits=self._waits, displays=self._displays + 1, waiting=waiting)",
+    ),
+    Mutant(
+        "a cancel comes before what was settled before it",
+        replay,
+        "(decided is None or decided.seq > self._cancel_seq)",
+        "True",
+    ),
+    Mutant(
+        "a cancel waits for the answer",
+        replay,
+        "(decided is None or decided.seq > self._cancel_seq)",
+        "(decided is not None and decided.seq > self._cancel_seq)",
+    ),
+    Mutant(
+        "Cancelled leaves open what the flow stood at",
+        replay,
+        "left = drafts.abandonments(self._open(node))",
+        "left = drafts.abandonments([])",
+    ),
+    Mutant(
+        "a cancel is raised while recorded entries lie ahead",
+        replay,
+        "return self._cancel is not None and not self.cancelled and not self.replaying",
+        "return self._cancel is not None and not self.cancelled",
+    ),
+    Mutant(
+        "recorded displays are shown again",
+        replay,
+        "            stretch.displays -= 1\n            return Show.SKIP\n",
+        "            stretch.displays -= 1\n            return Show.LIVE\n",
+    ),
+    Mutant(
+        "one recorded display fewer is skipped",
+        replay,
+        "            last.displays += 1\n",
+        "            last.displays += bool(last.displays)\n",
+    ),
+    Mutant(
+        "a step is run again although its result is there",
+        replay,
+        "steps = [leaf for leaf in self._open(node) if isinstance(leaf, StepNode)]",
+        "steps = [leaf for leaf in leaves(node) if isinstance(leaf, StepNode)]",
+    ),
+    Mutant(
+        "a step that a crash cut off is not run again",
+        replay,
+        "idle = [step for step in steps if not step.running]",
+        "idle = [step for step in steps if not step.running and not step.attempts.started]",
+    ),
+    Mutant(
+        "ids go on counting where a cancelled wait was",
+        replay,
+        "ordinals = count(self._ordinal + 1)",
+        "self._ordinal += 1; ordinals = count(self._ordinal + 1)",
+    ),
+    Mutant(
+        "ids repeat in the next segment",
+        replay,
+        "unique = derive(self.base.start.seed, self.base.segment, next(ordinals), path)",
+        "unique = derive(self.base.start.seed, next(ordinals), path)",
+    ),
+    Mutant(
+        "run.messages are the newest that were fed",
+        replay,
+        "if seq <= self._answered_seq",
+        "if True",
+    ),
+    Mutant(
+        "run.now is when it was asked",
+        replay,
+        "        return self._answered_at\n",
+        "        return float(self.fed_seq)\n",
+    ),
+    Mutant(
+        "a leg goes on without a head",
+        replay,
+        "if first := self._head(now) + lost:",
+        "if first := lost:",
+    ),
+    Mutant(
+        "every answer begins a leg",
+        replay,
+        "return [] if self.leg_open or self.replaying else",
+        "return [] if self.replaying else",
+    ),
+    Mutant(
+        "calls are told again in the same leg",
+        replay,
+        "untold = [leaf for leaf in leaves if leaf.id not in self._issued]",
+        "untold = leaves",
+    ),
+    Mutant(
+        "a wait that needs no compensation is allowed after Cancelled",
+        replay,
+        "if self.cancelled and not _is_compensation(self._wait):",
+        "if self.cancelled and self.replaying and not _is_compensation(self._wait):",
+    ),
+]
+
+UNBROKEN = Mutant("nothing", replay, "class Replay:", "class Replay:")
+
+
+def rules(mutant: Mutant) -> Any:
+    """The module of the replay machine, with the mutant's change in it or in what it imports."""
+    source = Path(str(mutant.module.__file__)).read_text()
+    assert source.count(mutant.old) == 1, (
+        f"{mutant.old!r} is there {source.count(mutant.old)} times"
+    )
+    changed = _load(mutant.module.__name__, source.replace(mutant.old, mutant.new))
+    if mutant.module is replay:
+        return changed
+    with patch.dict(sys.modules, {mutant.module.__name__: changed}):
+        return _load(replay.__name__, Path(str(replay.__file__)).read_text())
+
+
+def _load(name: str, source: str) -> ModuleType:
+    module = ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)  # noqa: S102 our own source
+    return module
+
+
+def try_out(mutant: Mutant, examples: int) -> None:
+    """The sweep, which stops at the first thing that is wrong."""
+    broken = rules(mutant)
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(PLANS, st.integers(0, 2**32))
+    def run(plan: Plan, seed: int) -> None:
+        sweep(plan, seed, Counter(), broken)
+
+    run()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.breaks)
+def test_a_broken_rule_is_caught(mutant: Mutant) -> None:
+    with pytest.raises((AssertionError, Divergence)):
+        try_out(mutant, 200)
+
+
+def test_the_unbroken_rules_pass() -> None:
+    try_out(UNBROKEN, 20)
