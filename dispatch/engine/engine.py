@@ -74,6 +74,7 @@ class Engine:
         self._recovering: dict[ExecutionId, Execution] = {}
         self._enders: dict[ExecutionId, list[anyio.Event]] = {}
         self._idle = anyio.Event()
+        self._stopping = False
         self._tasks: anyio.abc.TaskGroup
         store.listener = self._committed
 
@@ -105,6 +106,7 @@ class Engine:
 
     async def _stop(self) -> None:
         """A clean shutdown: generators are closed, and what was being driven is runnable."""
+        self._stopping = True
         for runner in list(self._runners.values()):
             runner.close()
         while self._runners:
@@ -137,6 +139,8 @@ class Engine:
 
     def drive(self, execution: Execution, history: list[Entry] | None = None) -> None:
         """Drive an execution that has just become this worker's."""
+        if self._stopping:
+            return  # the store's session lets go of it when it ends
         self._warm.pop(execution.id, None)
         runner = self._runners.get(execution.id)
         if runner is not None:
