@@ -418,6 +418,12 @@ class Worker:
         return self.traces[self.run.segment]
 
     @property
+    def waits_for(self) -> Wait[Any]:
+        """The wait that it is idle or suspended at."""
+        assert isinstance(self._yielded, Wait)
+        return self._yielded
+
+    @property
     def answers(self) -> list[Any]:
         return [outcome for outcome, _, _ in self.trace]
 

@@ -99,6 +99,8 @@ class World:
         for _ in range(rounds):
             if worker.advance() == "done":
                 return worker
+            assert worker.machine.cancelled or not self.journal.is_cancelled, "cancel is overdue"
+            assert _deciding_entry(self.journal, worker) is None, "an answer is overdue"
             self.supply(worker)
         assert rounds < ROUNDS, "never ends"
         worker.crash()
@@ -213,24 +215,34 @@ def _check_answers(journal: Journal, worker: Worker) -> None:
             return
         if isinstance(answer, FlowMistake):
             continue
-        leaves = [(leaf, next(ids)) for leaf in _leaves(wait)]
-        told: dict[Wait[Any], Any] = {}
-        for entry in entries:
-            for leaf, id in leaves:
-                if _settles(entry, id):
-                    done = settle.settled(leaf, entry)
-                    told.setdefault(leaf, done.error or done.value)
+        decided = _decided(wait, [next(ids) for _ in _leaves(wait)], entries)
+        assert decided is not None, "answered before it was decided"
+        entry, expected = decided
+        assert cancel is None or entry.seq < cancel, "answered although it was to be cancelled"
+        assert repr(answer) == repr(expected)
+
+
+def _deciding_entry(journal: Journal, worker: Worker) -> Entry | None:
+    """The entry that decides what the worker waits for, if it is there already."""
+    entries = _segment(journal)
+    ids = [_id(entry) for entry in entries if entry.kind in OPENINGS]
+    wait = worker.waits_for
+    decided = _decided(wait, ids[len(ids) - len(_leaves(wait)) :], entries)
+    return None if decided is None else decided[0]
+
+
+def _decided(wait: Wait[Any], ids: list[str], entries: list[Entry]) -> tuple[Entry, Any] | None:
+    """The first entry by which `wait`, its leaves opened as `ids`, is decided, and the answer."""
+    leaves = dict(zip(ids, _leaves(wait), strict=True))
+    told: dict[Wait[Any], Any] = {}
+    for entry in entries:
+        if entry.kind in (*SETTLEMENTS, *TIMERS) and (leaf := leaves.get(_id(entry))) is not None:
+            done = settle.settled(leaf, entry)
+            told[leaf] = done.error or done.value
             _tell(wait, told)
             if wait in told:
-                break
-        else:
-            raise AssertionError("answered before it was decided")
-        assert cancel is None or entry.seq < cancel, "answered although it was to be cancelled"
-        assert repr(answer) == repr(told[wait])
-
-
-def _settles(entry: Entry, id: str) -> bool:
-    return (entry.kind in SETTLEMENTS or entry.kind in TIMERS) and _id(entry) == id
+                return entry, told[wait]
+    return None
 
 
 def _leaves(wait: Wait[Any]) -> list[Any]:

@@ -126,10 +126,22 @@ MUTANTS = [
         "idle = [step for step in steps if not step.running and not step.attempts.started]",
     ),
     Mutant(
-        "ids go on counting where a cancelled wait was",
+        "ids go on counting where a step is run again",
         replay,
         "ordinals = count(self._ordinal + 1)",
-        "self._ordinal += 1; ordinals = count(self._ordinal + 1)",
+        "self._ordinal += len(self._attempts); ordinals = count(self._ordinal + 1)",
+    ),
+    Mutant(
+        "what is raised instead of a wait is no place of its own",
+        replay,
+        "                self._displays += 1\n                return self._refuse(asked)\n",
+        "                return self._refuse(asked)\n",
+    ),
+    Mutant(
+        "what is raised instead of a wait forgets the displays recorded after it",
+        replay,
+        "at_wait = isinstance(self._asked, Node | Draft)",
+        "at_wait = self._wait is not None",
     ),
     Mutant(
         "ids repeat in the next segment",
