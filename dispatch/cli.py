@@ -68,7 +68,12 @@ class Where:
         Parameter(help=f"With MODULE_OR_FILE: the file of the journals, else {_DEFAULTS.db}."),
     ] = None
     json: Annotated[
-        bool, Parameter(negative=(), help="JSON on stdout and nothing else: a document, or lines.")
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="JSON on stdout and nothing else: a document, or lines.",
+        ),
     ] = False
 
 
@@ -155,6 +160,7 @@ def _label(flow: str, version: int) -> str:
 @app.command
 def run(
     flow: Annotated[str, Parameter(name="FLOW", help="Its name.")],
+    /,
     *sources: Sources,
     inputs: Annotated[str, Parameter(help="A JSON object.")] = "{}",
     message: Annotated[str | None, Parameter(help="What the user says: one message.")] = None,
@@ -163,9 +169,8 @@ def run(
 ) -> int:
     """Start an execution and carry it on: show it, and ask for outputs and decisions.
 
-    Where nobody can be asked it ends with exit code 3, and says how to go on. Ctrl-C leaves the
-    execution going, and says how to follow it.
-    """
+    Where nobody can be asked it ends with exit code 3 and says how to go on. Ctrl-C leaves the execution going and says how to follow it.
+    """  # noqa: E501 - cyclopts prints the lines as they are
     values = _object("--inputs", inputs)
     messages = [] if message is None else [{"role": "user", "content": message}]
     return _carry(
@@ -178,6 +183,7 @@ def run(
 @app.command
 def resume(
     execution: Execution,
+    /,
     *sources: Sources,
     output: Annotated[
         tuple[str, ...],
@@ -198,7 +204,7 @@ def resume(
 
 @app.command
 def approve(
-    execution: Execution, approval: Approval, *sources: Sources, where: Where = _ANYWHERE
+    execution: Execution, approval: Approval, /, *sources: Sources, where: Where = _ANYWHERE
 ) -> int:
     """Approve, and carry the execution on."""
     return _carry(where, sources, lambda client: client.approve(execution, approval))
@@ -208,6 +214,7 @@ def approve(
 def deny(
     execution: Execution,
     approval: Approval,
+    /,
     *sources: Sources,
     reason: Reason = None,
     where: Where = _ANYWHERE,
@@ -221,7 +228,7 @@ def deny(
 
 
 @app.command
-def retry(execution: Execution, *sources: Sources, where: Where = _ANYWHERE) -> int:
+def retry(execution: Execution, /, *sources: Sources, where: Where = _ANYWHERE) -> int:
     """Replay a parked execution, and carry it on."""
     return _carry(where, sources, lambda client: client.retry(execution))
 
@@ -229,9 +236,12 @@ def retry(execution: Execution, *sources: Sources, where: Where = _ANYWHERE) -> 
 @app.command
 def events(
     execution: Execution,
+    /,
     *sources: Sources,
     after: Annotated[int, Parameter(help="Only what comes behind this event.")] = 0,
-    follow: Annotated[bool, Parameter(negative=(), help="Go on until the final event.")] = False,
+    follow: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Go on until the final event.")
+    ] = False,
     where: Where = _ANYWHERE,
 ) -> int:
     """Show the events of an execution: those there are or, with --follow, all to come."""
@@ -252,7 +262,7 @@ def _carry(where: Where, sources: Sequence[str], begin: Callable[[Client], Tail]
 
 @app.command
 def cancel(
-    execution: Execution, *sources: Sources, reason: Reason = None, where: Where = _ANYWHERE
+    execution: Execution, /, *sources: Sources, reason: Reason = None, where: Where = _ANYWHERE
 ) -> int:
     """Cancel an execution; returns when it has ended."""
     status = _ask(where, sources, lambda client: client.cancel(execution, reason))

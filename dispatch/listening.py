@@ -94,20 +94,33 @@ async def serving(
         timeout_graceful_shutdown=round(shutdown_seconds),
     )
     server = _Server(config)
-    async with anyio.create_task_group() as tasks, app.router.lifespan_context(app):
-        tasks.start_soon(server.serve, [sock])
-        await server.answers.wait()
-        try:
-            yield
-        finally:
-            server.should_exit = True
+    with _alone():
+        async with anyio.create_task_group() as tasks, app.router.lifespan_context(app):
+            tasks.start_soon(server.serve, [sock])
+            await server.answers.wait()
+            try:
+                yield
+            finally:
+                server.should_exit = True
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """An exception that is the only one of its group, as it is: it was no task that failed."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from error.__cause__
 
 
 async def serve(
     app: Application, sock: socket.socket, *, shutdown_seconds: float, ready: Callable[[], None]
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once, which loses nothing."""
-    with anyio.open_signal_receiver(*STOPPING) as signals:
+    with anyio.open_signal_receiver(*STOPPING) as signals, _alone():
         async with anyio.create_task_group() as tasks:
             async with serving(app, sock, shutdown_seconds=shutdown_seconds):
                 ready()

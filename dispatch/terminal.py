@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -19,12 +20,15 @@ from rich.text import Text
 
 from dispatch.client import Received
 from dispatch.core import events
+from dispatch.core.clock import parse_iso
 from dispatch.core.errors import DispatchError
 from dispatch.core.journal import INTERNAL
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: Longest JSON that is shown in a line.
 _LINE = 200
+#: A timer that runs out sooner than this is not shown.
+_SHORT_SECONDS = 3.0
 
 
 def console(file: TextIO) -> Console:
@@ -61,6 +65,7 @@ class Screen:
         self.as_json = as_json
         self._out, self._beside = console(sys.stdout), console(sys.stderr)
         self._in_line = False
+        self._text = ""  # of the newest block
         self._names: dict[str, str] = {}
 
     @property
@@ -99,11 +104,12 @@ class Screen:
             return
         match received.event:
             case events.TextDelta(delta=delta):
-                self._text(delta)
+                self._text += delta
+                self._write(delta)
             case events.ReasoningDelta(delta=delta):
-                self._text(delta, "dim italic")
+                self._write(delta, "dim italic")
             case events.ArtifactDelta(delta=delta) | events.ToolOutputDelta(delta=delta):
-                self._text(delta, "dim")
+                self._write(delta, "dim")
             case None | events.Await() | events.Ping():
                 pass
             case event:
@@ -114,6 +120,9 @@ class Screen:
             case events.ExecutionStart() if not event.resumed:
                 name = event.flow_id or event.agent_id or ""
                 self.line(f"▸ {name} v{event.flow_version or 1}", "dim")
+            case events.TextStart():
+                self._text = ""
+                self._break_line()
             case events.StepStart():
                 self.line(f"· {event.name or event.id}", "dim")
             case events.StepComplete(success=False):
@@ -159,8 +168,8 @@ class Screen:
         match event.name:
             case "dispatch.phase":
                 self.line(f"— {value.get('name', '')}", "bold")
-            case "dispatch.timer_set":
-                self.line(f"⏲ until {value.get('dueAt', '')}", "dim")
+            case "dispatch.timer_set" if parse_iso(value["dueAt"]) > time.time() + _SHORT_SECONDS:
+                self.line(f"⏲ until {value['dueAt']}", "dim")
             case name if not name.startswith(INTERNAL):
                 self.line(f"{name} {brief(event.value)}", "dim")
             case _:
@@ -172,10 +181,10 @@ class Screen:
             self.line(f"✗ {event.stop_reason or 'failed'}{took}", "red")
             return
         self.line(f"✓ completed{took}", "green")
-        if event.final_output:
+        if event.final_output and event.final_output.strip() != self._text.strip():
             self.line(event.final_output)
 
-    def _text(self, text: str, style: str = "") -> None:
+    def _write(self, text: str, style: str = "") -> None:
         text = _clean(text)
         if text:
             self._out.out(text, style=style or None, end="", highlight=False)

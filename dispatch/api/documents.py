@@ -252,3 +252,49 @@ def status_document(execution: Execution, result: Document | None) -> StatusDocu
         error=result.error if result else None,
         code=(result.code if result else None) or execution.code,
     )
+
+
+# --- which executions there are -------------------------------------------------------------------
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An execution in a list. Published clients know no lists, so this has our own statuses, which
+    tell what is parked from what has failed.
+    """
+
+    execution_id: str
+    flow: str
+    version: int
+    kind: str
+    status: Status
+    code: str | None = None
+    phase: str | None = None
+    last_seq: int
+    created_at: str
+    updated_at: str
+    completed_at: str | None = None
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    executions: Sequence[Listed]
+
+
+def listing(executions: Sequence[Execution]) -> Listing:
+    return Listing(
+        executions=[
+            Listed(
+                execution_id=one.id,
+                flow=one.flow,
+                version=one.version,
+                kind=one.kind,
+                status=one.status,
+                code=one.code,
+                phase=one.phase,
+                last_seq=one.last_seq,
+                created_at=iso(one.created_at),
+                updated_at=iso(one.updated_at),
+                completed_at=None if one.ended_at is None else iso(one.ended_at),
+            )
+            for one in executions
+        ]
+    )

@@ -1,4 +1,4 @@
-"""Reading one execution: its events behind a cursor, and its status."""
+"""Reading executions: which there are, one's events behind a cursor, and its status."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatch.api.answers import Answers
+from dispatch.api.documents import listing
+from dispatch.api.errors import json_response
 from dispatch.api.requests import execution_id
 from dispatch.core.errors import InvalidRequest
+from dispatch.core.ids import EXECUTION_ID, ExecutionId
+from dispatch.core.lifecycle import Status
 from dispatch.store.base import Store
 
 _CURSOR = re.compile(r"0|[1-9][0-9]{0,18}")
 _LARGEST_SEQ = 2**63 - 1
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+_MOST_LISTED = 1000
 
 
 class Executions:
@@ -25,9 +31,21 @@ class Executions:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/v1/executions", self.executions, methods=["GET"]),
             Route("/v1/executions/{id}/events", self.events, methods=["GET"]),
             Route("/v1/executions/{id}/status", self.status, methods=["GET"]),
         ]
+
+    async def executions(self, request: Request) -> Response:
+        """Newest first; `before` goes on behind that one."""
+        query = request.query_params
+        found = await self._store.executions(
+            status=_status(query.get("status")),
+            flow=query.get("flow"),
+            limit=_limit(query.get("limit", "100")),
+            before=_before(query.get("before")),
+        )
+        return json_response(listing(found))
 
     async def events(self, request: Request) -> Response:
         """Every cursor has an answer (design.md 9, promise 7)."""
@@ -59,3 +77,25 @@ def _cursor(request: Request) -> int:
             code="cursor-invalid",
         )
     return int(text)
+
+
+def _status(text: str | None) -> Status | None:
+    if text is None or text in set(Status):
+        return None if text is None else Status(text)
+    raise InvalidRequest(
+        f"{text[:100]!r} is no status; there are {', '.join(Status)}", code="query-invalid"
+    )
+
+
+def _limit(text: str) -> int:
+    if _LIMIT.fullmatch(text) is None or int(text) > _MOST_LISTED:
+        raise InvalidRequest(
+            f"limit={text[:100]!r}: it is a number from 1 to {_MOST_LISTED}", code="query-invalid"
+        )
+    return int(text)
+
+
+def _before(text: str | None) -> ExecutionId | None:
+    if text is not None and EXECUTION_ID.match(text) is None:
+        raise InvalidRequest(f"before={text[:100]!r} is no execution's id", code="query-invalid")
+    return None if text is None else ExecutionId(text)
