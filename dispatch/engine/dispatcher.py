@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import anyio
 import msgspec
 
 from dispatch.core import canonical, drafts
@@ -107,18 +108,18 @@ class Dispatcher:
         )
         head = drafts.head(flow.kind, flow.id, engine.clock.now(), flow_version=flow.version)
         first = draft(head, Origin.WORLD, private)
-        created = await engine.store.create(
-            NewExecution(
-                id=engine.new_id(),
-                flow=flow.id,
-                version=flow.version,
-                kind=flow.kind,
-                start=first,
-                worker=engine.worker,
-            )
+        new = NewExecution(
+            id=engine.new_id(),
+            flow=flow.id,
+            version=flow.version,
+            kind=flow.kind,
+            start=first,
+            worker=engine.worker,
         )
-        execution = created.execution
-        engine.drive(execution, [entry(first, 1, execution.created_at)])
+        # A caller who goes away now must not leave it ours and undriven.
+        with anyio.CancelScope(shield=True):
+            execution = (await engine.store.create(new)).execution
+            engine.drive(execution, [entry(first, 1, execution.created_at)])
         return Leg(execution, 1)
 
     async def resume(
@@ -201,11 +202,12 @@ class Dispatcher:
 
     async def _transact(self, execution_id: ExecutionId, keys: Any, decide: Decide) -> Execution:
         engine = self._engine
-        changed = await engine.store.transact(
-            execution_id, decide, keys=keys, take_for=engine.worker
-        )
-        if changed.taken:
-            engine.drive(changed.execution)
+        with anyio.CancelScope(shield=True):
+            changed = await engine.store.transact(
+                execution_id, decide, keys=keys, take_for=engine.worker
+            )
+            if changed.taken:
+                engine.drive(changed.execution)
         return changed.execution
 
     def _check_accepting(self) -> None:

@@ -24,6 +24,7 @@ from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
 from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine.dispatcher import Dispatcher
+from dispatch.engine.nudge import Nudge
 from dispatch.engine.runner import Runner
 from dispatch.engine.timers import Timers, cancelled_by_force
 from dispatch.flow import Registry
@@ -72,6 +73,7 @@ class Engine:
         self._runners: dict[ExecutionId, Runner] = {}
         self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
         self._recovering: dict[ExecutionId, Execution] = {}
+        self._room = Nudge()
         self._enders: dict[ExecutionId, list[anyio.Event]] = {}
         self._idle = anyio.Event()
         self._stopping = False
@@ -164,7 +166,8 @@ class Engine:
         self._timers.nudge()
 
     def caught_up(self, runner: Runner) -> None:
-        self._recovering.pop(runner.execution.id, None)
+        if self._recovering.pop(runner.execution.id, None) is not None:
+            self._room.give()
 
     def gone(self, runner: Runner) -> None:
         if self._runners.get(runner.execution.id) is runner:
@@ -193,7 +196,7 @@ class Engine:
                     await anyio.lowlevel.checkpoint()
             except DispatchError as exc:
                 logger.warning("cannot look for runnable executions: %s", exc)
-            await self.clock.sleep(SCAN_SECONDS)
+            await self._room.sleep(self.clock, SCAN_SECONDS)
 
     async def _take_up(self) -> bool:
         room = RECOVER_AT_ONCE - len(self._recovering)

@@ -198,6 +198,8 @@ class Runner:
         """
         self._task = asyncio.current_task()
         try:
+            if self.state is State.CLOSING:  # before it began
+                raise asyncio.CancelledError
             await self._drive()
         except LeaseLost:
             logger.warning("lost the lease", extra={"execution_id": self.execution.id})

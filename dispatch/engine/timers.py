@@ -6,13 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-import anyio
-
 from dispatch.core import events
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import DispatchError
 from dispatch.core.journal import Draft, Origin, TimerFired, draft
 from dispatch.core.lifecycle import Status
+from dispatch.engine.nudge import Nudge
 from dispatch.store.base import Change, Due, Execution, Store, WaitRow
 
 logger = logging.getLogger(__name__)
@@ -35,17 +34,16 @@ class Timers:
 
     def __init__(self, owner: Owner):
         self._owner = owner
-        self._set = anyio.Event()
+        self._nudge = Nudge()
 
     def nudge(self) -> None:
         """A wait with a due time has been committed."""
-        self._set.set()
+        self._nudge.give()
 
     async def run(self) -> None:
         """Never returns."""
         owner = self._owner
         while True:
-            self._set = anyio.Event()
             try:
                 due = await owner.store.due(owner.clock.now(), PAGE)
                 for one in due:
@@ -60,14 +58,7 @@ class Timers:
     async def _sleep_until(self, when: float | None) -> None:
         clock = self._owner.clock
         seconds = LOOK_SECONDS if when is None else min(when - clock.now(), LOOK_SECONDS)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._cancel_when_set, tasks.cancel_scope)
-            await clock.sleep(max(0.0, seconds))
-            tasks.cancel_scope.cancel()
-
-    async def _cancel_when_set(self, scope: anyio.CancelScope) -> None:
-        await self._set.wait()
-        scope.cancel()
+        await self._nudge.sleep(clock, max(0.0, seconds))
 
     async def _fire(self, due: Due) -> None:
         owner = self._owner

@@ -7,8 +7,8 @@ is there), and moves the clock when a timer has to fire.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,21 @@ class Recorder:
         self.published.setdefault(committed.execution.id, []).extend(committed.entries())
 
 
+_NUMBERS = count(1)
+
+
 class Worker:
-    def __init__(self, engine: Engine, store: Store, clock: FakeClock, hub: Recorder):
+    def __init__(self, engine: Engine, store: Store, clock: FakeClock, hub: Recorder, path: Path):
         self.engine, self.store, self.clock, self.hub = engine, store, clock, hub
+        self.path = path
+
+    async def killed(self) -> Path:
+        """What a SIGKILL at this moment would leave: a copy of the file, in a folder of its own,
+        where no worker's lock lies.
+        """
+        copy = self.path.parent / f"killed-{next(_NUMBERS)}" / self.path.name
+        await anyio.to_thread.run_sync(_copy, self.path, copy)
+        return copy
 
     async def dispatch(self, flow: FlowVersion | str, inputs: Any = None, **start: Any) -> Play:
         name = flow if isinstance(flow, str) else flow.id
@@ -91,6 +103,10 @@ class Play:
 
     def __init__(self, worker: Worker, execution_id: ExecutionId):
         self.worker, self.id = worker, execution_id
+
+    def at(self, worker: Worker) -> Play:
+        """The same, seen and acted on at another worker."""
+        return Play(worker, self.id)
 
     # --- what is so -------------------------------------------------------------------------------
 
@@ -193,9 +209,6 @@ class Play:
                 await anyio.lowlevel.checkpoint()
 
 
-_NUMBERS = count(1)
-
-
 class Bench:
     """Makes workers over one file. `max_live` is what a test is parametrised over."""
 
@@ -212,22 +225,15 @@ class Bench:
     ) -> AsyncIterator[Worker]:
         """Run a worker until the context is left: then it shuts down cleanly."""
         name = f"worker-{next(_NUMBERS)}"
-        sqlite: Store = SqliteStore(path or self.path, clock=self.clock)
+        path = path or self.path
+        sqlite: Store = SqliteStore(path, clock=self.clock)
         store = wrap(sqlite) if wrap is not None else sqlite
         hub = Recorder()
         engine = Engine(
             store, hub, Registry(flows), self.clock, worker=name, max_live=self.max_live
         )
         async with sqlite.session(name), engine.running():
-            yield Worker(engine, store, self.clock, hub)
-
-    async def killed(self) -> Path:
-        """What a SIGKILL at this moment would leave: a copy of the file, in a folder of its own,
-        where no worker's lock lies.
-        """
-        copy = self.path.parent / f"killed-{next(_NUMBERS)}" / self.path.name
-        await anyio.to_thread.run_sync(_copy, self.path, copy)
-        return copy
+            yield Worker(engine, store, self.clock, hub, path)
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -238,11 +244,3 @@ def _copy(path: Path, copy: Path) -> None:
     finally:
         source.close()
         target.close()
-
-
-Make = Callable[..., AbstractAsyncContextManager[Worker]]
-
-
-def resumed_at(entries: Iterable[Entry]) -> list[int]:
-    """The seqs at which legs begin."""
-    return [entry.seq for entry in entries if entry.kind == "execution_start"]
