@@ -50,8 +50,8 @@ class Legs:
 
     async def _follow(self, tail: Tail, until: int | None = None) -> End | None:
         async with tail:
-            self._execution_id = tail.execution_id
-            while tail.seq != until:
+            self._execution_id, self._seq = tail.execution_id, tail.seq
+            while self._seq != until:
                 received = await anext(tail, None)
                 if received is None:
                     break
