@@ -19,6 +19,8 @@ STEP_BYTES = 4 * MIB
 #: Size of the log from which on the writer leaves a gap, and from which on it is also cut back.
 GAP_BYTES = 16 * MIB
 TRUNCATE_BYTES = 64 * MIB
+#: How long cutting it back waits for other processes.
+TRUNCATE_PATIENCE_MS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +53,10 @@ class Checkpoints:
 
     def _checkpoint(self, truncate: bool) -> None:
         mode = "TRUNCATE" if truncate else "PASSIVE"
-        _, pages, moved = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        self._log_bytes = pages * self._page_bytes
-        self._moved_all = pages == moved
+        busy, pages, moved = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        self._moved_all = not busy and pages == moved
+        if pages >= 0:  # else another process is at it
+            self._log_bytes = pages * self._page_bytes
 
     def _done(self, error: Exception | None) -> None:
         if error is not None:

@@ -40,11 +40,11 @@ from dispatch.store.base import (
     NewExecution,
     WaitRow,
 )
-from dispatch.store.checkpoints import GAP_BYTES, Checkpoints
+from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoints
 from dispatch.store.migrate import migrate
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
 from dispatch.store.workers import WorkerLock, this_process
-from dispatch.store.writer import Writer, primary_code
+from dispatch.store.writer import Writer, primary_code, weight
 
 #: How long leaving the store waits for writes that cannot be carried out.
 CLOSE_SECONDS = 5.0
@@ -123,7 +123,10 @@ class SqliteStore:
     async def session(self, worker: str) -> AsyncIterator[None]:
         stack = AsyncExitStack()
         try:
-            await self._enter(stack, worker)
+            try:
+                await self._enter(stack, worker)
+            except (OSError, sqlite3.Error) as exc:
+                raise Unavailable(f"cannot open {self._path}: {exc}", code="store-failed") from exc
             yield
         finally:
             with anyio.CancelScope(shield=True):
@@ -140,6 +143,7 @@ class SqliteStore:
         await self._pages.execute("PRAGMA query_only = 1")
         self._naps = Naps()
         stack.callback(self._naps.close)
+        checkpointing.execute(f"PRAGMA busy_timeout = {TRUNCATE_PATIENCE_MS:d}")
         checkpoints = Checkpoints(checkpointing, self._naps)
         stack.push_async_callback(checkpoints.close)
         self._writer = Writer(
@@ -199,10 +203,11 @@ class SqliteStore:
         token: int,
         release: bool = False,
     ) -> Appended:
-        def run(tx: Transaction) -> Appended:
-            return tx.append(execution_id, drafts, firm, expected_seq, token, release)
-
-        return await self._writer.submit(run, kept=True, weight=1 + len(drafts) + len(firm))
+        return await self._writer.submit(
+            lambda tx: tx.append(execution_id, drafts, firm, expected_seq, token, release),
+            kept=True,
+            weight=weight(drafts) + weight(firm),
+        )
 
     async def transact(
         self,
@@ -250,6 +255,8 @@ class SqliteStore:
         self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
     ) -> list[Chunk]:
         last = _ENDLESS if until is None else until
+        if last <= after:
+            return []
         found = await self._fetch(_PAGE, execution_id, after, last, limit, MAX_PAGE_BYTES)
         return rows.to_chunks(found, after, until)
 

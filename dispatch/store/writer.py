@@ -14,7 +14,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import anyio
 
 from dispatch.core.clock import Clock
 from dispatch.core.errors import Unavailable
+from dispatch.core.journal import Draft
 from dispatch.store.aside import Aside
 from dispatch.store.base import Committed
 from dispatch.store.checkpoints import Checkpoints
@@ -35,7 +36,7 @@ R = TypeVar("R")
 LOOP_SHARE = 0.25
 BURST_SECONDS = 0.02
 IDLE_TURN_SECONDS = 0.0001
-#: Weight at which a batch is closed (a draft weighs 1): bounds how long a commit holds the loop.
+#: `weight` at which a batch is closed: bounds how long a commit holds the loop.
 MAX_BATCH_WEIGHT = 2048
 #: How often it is asked whether another process has stopped writing, and for how long.
 BUSY_POLL_SECONDS = 0.001
@@ -329,6 +330,12 @@ class Writer:
         self._queue.extendleft(reversed([operation for operation in batch if operation.kept]))
         self._retry_at = time.perf_counter() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+
+
+def weight(drafts: Sequence[Draft]) -> int:
+    """What `drafts` cost a batch: each one something, large ones more."""
+    size = sum([len(draft.rest) + len(draft.private or b"") for draft in drafts])
+    return 1 + len(drafts) + size // 512
 
 
 def _size(transaction: Transaction) -> int:
