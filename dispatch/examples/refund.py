@@ -53,7 +53,7 @@ def score(order: Order) -> float:
 
 @step
 async def write_reply(order: Order, history: Any) -> AsyncGenerator[str, None]:
-    for word in f"Dear {order.customer}, we are looking into order {order.id}. ".split(" "):
+    for word in f"Dear {order.customer}, we are looking into order {order.id}.".split():
         yield word + " "
         await asyncio.sleep(0)
 
