@@ -231,20 +231,15 @@ class Replay:
     def _attempts_of(self, step_id: str) -> Attempts:
         return self._attempts.setdefault(step_id, Attempts())
 
-    def display_live(self) -> bool:
-        """`display` for the case that nothing stands in the way; False: nothing has happened."""
-        stretch = self._stretches[0]
-        if stretch.displays or stretch.entry is not None or self._cancel is not None:
-            return False
-        self._displays += 1
-        return True
-
     def display(self) -> Show:
         """The flow yielded something only to be seen."""
-        if self._marker_ahead(at_wait=False) or self._cancel_is_unplaced():
+        stretch = self._stretches[0]
+        # Asked for every token there is: what can't be so is not asked further.
+        if (stretch.entry is not None and self._marker_ahead(at_wait=False)) or (
+            self._cancel is not None and self._cancel_is_unplaced()
+        ):
             return Show.HOLD
         self._displays += 1
-        stretch = self._stretches[0]
         if stretch.displays:
             stretch.displays -= 1
             return Show.SKIP

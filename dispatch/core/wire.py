@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from dispatch.core.events import Ping
+from dispatch.core.events import TYPES, Ping
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import INTERNAL, Draft, Entry, Facts, Origin
 
 _encode = msgspec.json.encode
+_KINDS = {name.encode(): name for name in TYPES}
+_ORIGINS = {origin.value: origin for origin in Origin}
 
 
 class Framer:
@@ -66,16 +68,18 @@ def entries(
     first_seq: int, origins: str, frames: bytes, at: float, private: Sequence[bytes | None] | None
 ) -> Iterator[Entry]:
     """Read committed entries back from their frames."""
-    for offset, (origin, frame) in enumerate(zip(origins, frames.split(b"\n\n"), strict=False)):
-        head, _, rest = frame.partition(b"\n")
-        kind = head[7:].decode()
-        data = rest[6 : rest.rindex(b"\nid: ")]
+    seq = first_seq
+    for origin, frame in zip(origins, frames.split(b"\n\n"), strict=False):
+        lead = frame.index(b"\n")
+        kind = _KINDS.get(frame[7:lead]) or frame[7:lead].decode()
+        data = frame[lead + 7 : frame.rindex(b"\nid: ")]
         if kind == "custom":
             name = msgspec.json.decode(data, type=Facts).name
             if name.startswith(INTERNAL):
                 kind = name
-        hidden = private[offset] if private else None
-        yield Entry(first_seq + offset, kind, Origin(origin), at, data, hidden)
+        hidden = private[seq - first_seq] if private else None
+        yield Entry(seq, kind, _ORIGINS[origin], at, data, hidden)
+        seq += 1
 
 
 class Frame(NamedTuple):

@@ -72,7 +72,7 @@ class Driving(Protocol):
 
     def new_seed(self) -> str: ...
 
-    def drive(self, execution: Execution, history: list[Entry] | None = None) -> None: ...
+    def drive(self, execution: Execution, start: Entry | None = None) -> None: ...
 
     def timer_set(self) -> None: ...
 
@@ -119,7 +119,7 @@ class Dispatcher:
         # A caller who goes away now must not leave it ours and undriven.
         with anyio.CancelScope(shield=True):
             execution = (await engine.store.create(new)).execution
-            engine.drive(execution, [entry(first, 1, execution.created_at)])
+            engine.drive(execution, entry(first, 1, execution.created_at))
         return Leg(execution, 1)
 
     async def resume(

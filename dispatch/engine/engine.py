@@ -139,7 +139,7 @@ class Engine:
 
     # --- driving ---------------------------------------------------------------------------------
 
-    def drive(self, execution: Execution, history: list[Entry] | None = None) -> None:
+    def drive(self, execution: Execution, start: Entry | None = None) -> None:
         """Drive an execution that has just become this worker's."""
         if self._stopping:
             return  # the store's session lets go of it when it ends
@@ -149,7 +149,7 @@ class Engine:
             if runner.revive(execution):
                 return
             runner.close()
-        runner = self._runners[execution.id] = Runner(self, execution, history)
+        runner = self._runners[execution.id] = Runner(self, execution, start)
         self._tasks.start_soon(runner.run, name=execution.id)
 
     def spawn(self, function: Callable[..., Any], *args: Any) -> None:

@@ -120,16 +120,16 @@ class Ended(NamedTuple):
 
 
 class Runner:
-    """Drives `execution` while it is this worker's. `history` spares reading a journal that is at
+    """Drives `execution` while it is this worker's. `start` spares reading a journal that is at
     hand.
     """
 
-    def __init__(self, host: Host, execution: Execution, history: list[Entry] | None = None):
+    def __init__(self, host: Host, execution: Execution, start: Entry | None = None):
         self.execution = execution
         self.state = State.DRIVING
         self._cut_off = False
         self.clock, self.threads = host.clock, host.threads
-        self._host, self._history = host, history
+        self._host, self._start_entry = host, start
         self._outbox = self._new_outbox(execution.token)
         self._inbox: deque[Entry] = deque()
         self._seen_seq = 0
@@ -226,26 +226,33 @@ class Runner:
             self._host.gone(self)
 
     async def _drive(self) -> None:
-        history = self._history or await self._read_history()
-        self._history = None
-        while True:
-            base = history[0]
-            restart = await self._drive_segment(base, history[1:])
-            if restart is None:
-                return
+        if self._start_entry is not None:
+            self._begin(self._start_entry)
+        else:
+            await self._read_journal()
+        while (restart := await self._drive_segment()) is not None:
             await self._close_generators()
-            history = [restart]
+            self._begin(restart)
 
-    async def _drive_segment(self, base: Entry, history: list[Entry]) -> Entry | None:
-        """Drive from `base` to the end of its segment; give back the entry that begins the next
-        one.
-        """
-        machine = self._machine = Replay(base)
+    def _begin(self, base: Entry) -> None:
+        """Begin the segment that starts from `base`."""
+        self._machine = Replay(base)
+        self._blocks = Blocks(self._machine.base.segment)
         self._segment_over = False
-        blocks = self._blocks = Blocks(machine.base.segment)
-        for past in history:
-            machine.feed(past)
-            blocks.feed(past)
+
+    async def _read_journal(self) -> None:
+        """Begin the current segment, and feed what is recorded of it, a page at a time."""
+        execution = self.execution
+        async for past in self._read(execution.segment_seq - 1, execution.last_seq):
+            if past.seq == execution.segment_seq:
+                self._begin(past)
+            else:
+                self._machine.feed(past)
+                self._blocks.feed(past)
+
+    async def _drive_segment(self) -> Entry | None:
+        """Drive to the end of the segment; give back the entry that begins the next one."""
+        machine = self._machine
         self._seen_seq = max(self._seen_seq, machine.fed_seq)
         self._feed()
         version = machine.base.version or self.execution.version
@@ -269,20 +276,20 @@ class Runner:
         return answer
 
     def _shows(self, text: str) -> bool:
-        """Put live text into the outbox; False: it needs a closer look."""
-        if self._inbox or self._outbox.is_full or not text or not text.isascii():
+        """Show text, or skip what was shown before; False: it needs a closer look."""
+        if self._inbox or self._outbox.is_full or not _is_plain(text):
             return False
-        if len(text) > PLAIN_CHARACTERS or not self._machine.display_live():
-            return False
-        self._outbox.put(self._blocks.text(text))
-        return True
+        show = self._machine.display()
+        if show is Show.LIVE:
+            self._outbox.put(self._blocks.text(text))
+        return show is not Show.HOLD
 
     async def _take(self, yielded: Any, flow: FlowVersion) -> Answer | Entry | None:
         """What the generator yielded, or came to. An `Answer` goes back into it."""
         machine = self._machine
         self._feed()
         if isinstance(yielded, str):
-            if not yielded.isascii() or len(yielded) > PLAIN_CHARACTERS:
+            if yielded and not _is_plain(yielded):
                 # Before it is counted: what the journal can't hold was not shown.
                 try:
                     text_delta("", yielded, Origin.FLOW)
@@ -502,7 +509,7 @@ class Runner:
             if any(placed.kind in TIMED for placed in drafts):
                 self._host.timer_set()
         elif not self._inbox:
-            await self._read_foreign()
+            await self._read_foreign(appended.last_seq)
         return appended.landed
 
     async def _append_finished(self) -> None:
@@ -514,22 +521,25 @@ class Runner:
                 self._finished[:0] = wanted
             self._feed()
 
-    async def _read_history(self) -> list[Entry]:
-        history: list[Entry] = []
-        after = self.execution.segment_seq - 1
-        while chunks := await self._host.store.read(self.execution.id, after=after, limit=PAGE):
-            for chunk in chunks:
-                history.extend(chunk.entries())
-            after = chunks[-1].last_seq
-            if len(chunks) < PAGE:
-                break
-        return history
+    async def _read_foreign(self, last_seq: int) -> None:
+        """Another process has appended, up to `last_seq`: read what it was."""
+        unseen = {past.seq: past async for past in self._read(self._seen_seq, last_seq)}
+        # What this process committed meanwhile lies behind it.
+        unseen.update((past.seq, past) for past in self._inbox)
+        self._inbox = deque(unseen[seq] for seq in sorted(unseen))
+        self._seen_seq = max(self._seen_seq, last_seq)
 
-    async def _read_foreign(self) -> None:
-        """Another process has appended: read what it was."""
-        for chunk in await self._host.store.read(self.execution.id, after=self._machine.fed_seq):
-            self._inbox.extend(chunk.entries())
-            self._seen_seq = chunk.last_seq
+    async def _read(self, after: int, until: int) -> AsyncGenerator[Entry, None]:
+        """The journal behind `after` up to `until`, a page at a time."""
+        id = self.execution.id
+        while after < until:
+            chunks = await self._host.store.read(id, after=after, until=until, limit=PAGE)
+            if not chunks:
+                raise LeaseLost(f"the journal of {id} ends before seq {until}: it was deleted")
+            for chunk in chunks:
+                for past in chunk.entries():
+                    yield past
+            after = chunks[-1].last_seq
 
     # --- steps (steps.StepHost) ------------------------------------------------------------------
 
@@ -586,6 +596,16 @@ class Runner:
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wakers.append(waker)
         await waker
+
+
+def _is_plain(text: str) -> bool:
+    """Whether `text` is sure to fit an entry, and not empty: almost all text is."""
+    if not 0 < len(text) <= PLAIN_CHARACTERS:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 class _Value(msgspec.Struct):

@@ -476,3 +476,28 @@ async def test_a_warm_generator_is_not_used_once_another_worker_has_driven(bench
         await play.at(here).answer("b", 2)
         await play.at(there).answer("c", 3)
         assert await play.result() == [1, 2, 3]
+
+
+async def test_a_journal_of_many_pages_is_replayed_whole(bench: Bench) -> None:
+    @flow("long")
+    async def long(run: Run[Any]) -> Flow:
+        for number in range(20_000):
+            yield f"{number} "
+        answer = yield tool("a")
+        yield result(answer)
+
+    async with bench.worker(long) as worker:
+        play = await worker.play(long)
+        before = len(await play.entries())
+        copy = await worker.killed()
+    async with bench.worker(long, path=copy) as worker:
+        play = play.at(worker)
+        await play.answer("a", 1)
+        assert await play.result() == 1
+        kinds = [entry.kind for entry in (await play.entries())[before:]]
+        assert kinds == [
+            "execution_start",
+            "tool_complete",
+            "dispatch.result",
+            "execution_complete",
+        ]
