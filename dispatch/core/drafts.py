@@ -79,7 +79,11 @@ def opening(wait: Leaf[Any], id: str, parameters: bytes, tools: Tools, now: floa
             return draft(opened, FLOW)
         case SleepWait():
             due = wait.due_at if wait.due_at is not None else now + (wait.seconds or 0.0)
-            return draft(TimerSet(id=id, due_at=iso(due)), FLOW)
+            try:
+                due_at = iso(due)
+            except (ValueError, OverflowError) as exc:
+                raise FlowMistake(f"sleep until {due:g} (Unix seconds): {exc}") from exc
+            return draft(TimerSet(id=id, due_at=due_at), FLOW)
         case _:
             raise AssertionError(wait)
 

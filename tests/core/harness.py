@@ -18,7 +18,6 @@ import msgspec
 from dispatch.core import canonical, events, replay
 from dispatch.core.clock import iso
 from dispatch.core.drafts import resumed_head
-from dispatch.core.errors import WaitFailed
 from dispatch.core.journal import (
     AttemptStarted,
     CancelRequested,
@@ -36,7 +35,15 @@ from dispatch.core.journal import (
 from dispatch.core.nodes import StepNode
 from dispatch.core.projection import CANCEL_TIMER, WaitOpened, WaitSettled, effects
 from dispatch.core.replay import Outcome, Show
-from dispatch.core.waits import StepWait, Wait
+from dispatch.core.waits import (
+    ApprovalWait,
+    Gather,
+    Race,
+    SleepWait,
+    StepWait,
+    ToolWait,
+    Wait,
+)
 
 SEED = "5eed"
 TURNS = 300
@@ -118,6 +125,11 @@ class Journal:
         deadline = iso(self.now + 10)
         self.append(draft(CancelRequested(deadline=deadline, reason=reason), WORLD))
 
+    def end_by_world(self) -> None:
+        """What the cancel's time limit does."""
+        ended = events.ExecutionComplete(kind="flow", success=False, stop_reason="cancelled")
+        self.append(draft(ended, WORLD))
+
     def resume(self, outputs: Sequence[tuple[WaitOpened, Any]], messages: Any = None) -> None:
         """A POST of the caller: the head of a new leg, and the outputs, in one transaction."""
         wanted = [(wait, value) for wait, value in outputs if wait.id in self.open()]
@@ -135,10 +147,16 @@ def settlement(wait: WaitOpened, value: Any = None, *, fails: bool = False) -> D
         )
     elif fails:
         event = events.ToolComplete(
-            tool_call_id=wait.id, success=False, error=str(value), code=value and "timeout"
+            tool_call_id=wait.id,
+            tool_name=wait.name,
+            success=False,
+            error=str(value),
+            code="timeout" if value == "timeout" else None,
         )
     else:
-        event = events.ToolComplete(tool_call_id=wait.id, success=True, result=value)
+        event = events.ToolComplete(
+            tool_call_id=wait.id, tool_name=wait.name, success=True, result=value
+        )
     return draft(event, WORLD)
 
 
@@ -390,7 +408,7 @@ class Worker:
             self._finished.append((step_id, draft(done, WORLD)))
         elif work.failed < wait.retries:
             work.failed += 1
-            work.retry_at = self.journal.now + 1
+            work.retry_at = self.journal.now + 5
             failed = events.Error(
                 error=str(value),
                 recoverable=True,
@@ -411,6 +429,29 @@ class Worker:
             self._finished.append((step_id, draft(lost, WORLD)))
 
     # --- shortcuts -------------------------------------------------------------------------------
+
+    def finish(self, what: str = "succeed", value: Any = None, step: int = 0) -> str:
+        """Let a step at work finish, and go on."""
+        self.do(self.steps[step], what, value)
+        return self.advance()
+
+    def output(self, value: Any = None, call: int = 0, *, fails: bool = False) -> str:
+        """Settle one of the open calls or timers, and go on."""
+        self.journal.settle(list(self.journal.open().values())[call], value, fails=fails)
+        return self.advance()
+
+    def cancel(self, reason: str | None = None) -> str:
+        self.journal.cancel(reason)
+        return self.advance()
+
+    @property
+    def text(self) -> str:
+        """What a client has read of the flow's own text."""
+        return "".join(
+            msgspec.json.decode(e.data)["delta"]
+            for e in self.journal.entries
+            if e.kind == "text_delta" and e.origin is FLOW
+        )
 
     @property
     def trace(self) -> list[tuple[Any, float, list[Any]]]:
@@ -438,17 +479,37 @@ class Worker:
         self._generator.close()
 
 
-def drive(
-    flow: FlowFunction, journal: Journal | None = None, **options: Any
-) -> tuple[Worker, Journal]:
-    """A worker that has advanced as far as it can, and its journal."""
-    journal = begun() if journal is None else journal
-    worker = Worker(flow, journal, **options)
+def drive(flow: FlowFunction, journal: Journal | None = None, **options: Any) -> Worker:
+    """A worker that has advanced as far as it can, on a new journal unless there is one."""
+    worker = Worker(flow, begun() if journal is None else journal, **options)
     worker.advance()
-    return worker, journal
+    return worker
 
 
-def fit(error: BaseException) -> str:
-    """The type and message of what a flow caught."""
-    assert isinstance(error, WaitFailed)
-    return f"{error.type_name}: {error.message}"
+def recover(flow: FlowFunction, journal: Journal) -> Worker:
+    """A worker that takes over after a crash, with `flow` as it is now."""
+    return drive(flow, journal.cut(journal.last_seq))
+
+
+def step(name: str = "step", **options: Any) -> StepWait[Any]:
+    return StepWait(len, (), {}, name=name, **options)
+
+
+def tool(name: str = "tool", parameters: Any = None, **options: Any) -> ToolWait[Any]:
+    return ToolWait(name, parameters or {}, **options)
+
+
+def approval(name: str = "delete", parameters: Any = None, **options: Any) -> ApprovalWait:
+    return ApprovalWait(name, parameters or {}, **options)
+
+
+def sleep(seconds: float = 60) -> SleepWait:
+    return SleepWait(seconds=seconds)
+
+
+def gather(*branches: Wait[Any], settle: bool = False) -> Gather[Any]:
+    return Gather(branches, settle=settle)
+
+
+def race(*branches: Wait[Any]) -> Race[Any]:
+    return Race(branches)
