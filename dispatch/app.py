@@ -81,6 +81,7 @@ def create_app(
         worker=worker,
         max_live=settings.max_live,
         cancel_seconds=settings.cancel_seconds,
+        close_seconds=settings.close_seconds,
     )
     answers = Answers(store, hub, settings)
 
@@ -118,7 +119,7 @@ def create_app(
     )
     # A redirect looks like an empty success to the published client (wire 1).
     app.router.redirect_slashes = False
-    app.state.engine = engine
+    app.state.engine, app.state.hub = engine, hub
     return app
 
 

@@ -62,9 +62,10 @@ class Engine:
         worker: str,
         max_live: int = 1000,
         cancel_seconds: float = 10.0,
+        close_seconds: float = 5.0,
     ):
         self.store, self.registry, self.clock, self.worker = store, registry, clock, worker
-        self.cancel_seconds = cancel_seconds
+        self.cancel_seconds, self.close_seconds = cancel_seconds, close_seconds
         self.accepting = False
         self.threads = anyio.CapacityLimiter(STEP_THREADS)
         self.dispatcher = Dispatcher(self)

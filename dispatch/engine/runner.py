@@ -72,7 +72,6 @@ from dispatch.store.base import Committed, Execution, Store
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 5.0
 PAGE = 64
 #: Text that is longer, or not ASCII, may be more than an entry holds, or no text at all.
 PLAIN_CHARACTERS = 1024 * 1024
@@ -87,6 +86,7 @@ class Host(Protocol):
     registry: Registry
     clock: Clock
     threads: anyio.CapacityLimiter
+    close_seconds: float
 
     def spawn(self, function: Any, *args: Any) -> None: ...
 
@@ -452,10 +452,10 @@ class Runner:
             generator = self._stack.pop()
             where = mistakes.suspended_at(generator)
             try:
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with asyncio.timeout(self._host.close_seconds):
                     await generator.aclose()
             except TimeoutError:
-                logger.warning("%s: closing took longer than %g s", where, CLOSE_SECONDS)
+                logger.warning("%s: closing took longer than %g s", where, self._host.close_seconds)
             except BaseException as exc:  # what an author's clean-up raises is not the execution's
                 if "ignored GeneratorExit" in str(exc):
                     where = mistakes.suspended_at(generator)

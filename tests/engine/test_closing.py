@@ -13,7 +13,6 @@ import pytest
 
 from dispatch import Flow, Run, flow, result, tool
 from dispatch.core.lifecycle import Status
-from dispatch.engine import runner
 from tests.engine.worker import Bench
 
 
@@ -113,10 +112,8 @@ async def test_whatever_closing_raises_is_logged(
         assert await play.status() is Status.SUSPENDED
 
 
-async def test_closing_has_a_time_limit(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "CLOSE_SECONDS", 0.01)
+async def test_closing_has_a_time_limit(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.close_seconds = 0.01
 
     @flow("hangs")
     async def hangs(run: Run[Any]) -> Flow:

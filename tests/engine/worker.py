@@ -214,6 +214,7 @@ class Bench:
 
     def __init__(self, path: Path, max_live: int):
         self.path, self.max_live = path, max_live
+        self.close_seconds = 5.0
         self.clock = FakeClock()
 
     @asynccontextmanager
@@ -230,7 +231,13 @@ class Bench:
         store = wrap(sqlite) if wrap is not None else sqlite
         hub = Recorder()
         engine = Engine(
-            store, hub, Registry(flows), self.clock, worker=name, max_live=self.max_live
+            store,
+            hub,
+            Registry(flows),
+            self.clock,
+            worker=name,
+            max_live=self.max_live,
+            close_seconds=self.close_seconds,
         )
         async with sqlite.session(name), engine.running():
             yield Worker(engine, store, self.clock, hub, path)
