@@ -16,6 +16,7 @@ from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import INTERNAL, Draft, Entry, Facts, Origin
 
 _encode = msgspec.json.encode
+_BOM = b"\xef\xbb\xbf"
 _KINDS = {name.encode(): name for name in TYPES}
 _ORIGINS = {origin.value: origin for origin in Origin}
 
@@ -93,44 +94,46 @@ class Frame(NamedTuple):
 class FrameDecoder:
     """Turn pieces of an event stream, cut anywhere, into frames (WHATWG HTML, section 9.2.6).
 
-    A block without data is not a frame. Lines may end in LF, CRLF or CR.
+    A block without data is not a frame. Lines may end in LF, CRLF or CR; a frame is given out with
+    the byte that closes it, so a CR is not waited on for the LF that may follow.
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._line: list[bytes] = []  # pieces of the line that is not ended yet
+        self._after_cr = False
+        self._begins = b""  # the first bytes, while they may be a byte order mark
+        self._has_begun = False
         self._event = ""
         self._data: list[str] = []
         self._id: str | None = None
-        self._started = False
 
     def feed(self, piece: bytes) -> list[Frame]:
+        """The frames that are complete now."""
+        if not self._has_begun:
+            self._begins += piece
+            if len(self._begins) < len(_BOM) and _BOM.startswith(self._begins):
+                return []
+            self._has_begun = True
+            piece = self._begins.removeprefix(_BOM)
+        if not piece:
+            return []
+        if self._after_cr:
+            piece = piece.removeprefix(b"\n")
+        self._after_cr = piece.endswith(b"\r")
+        *ended, rest = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         frames: list[Frame] = []
-        self._buffer += piece
-        if not self._started and self._buffer:
-            if len(self._buffer) < 3 and b"\xef\xbb\xbf".startswith(self._buffer):
-                return frames
-            self._buffer = self._buffer.removeprefix(b"\xef\xbb\xbf")
-            self._started = True
-        # A CR at the very end may be half of a CRLF: keep it until the next piece tells.
-        held = b"\r" if self._buffer.endswith(b"\r") else b""
-        text = self._buffer[: len(self._buffer) - len(held)]
-        lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._buffer = lines.pop() + held
-        for line in lines:
-            frame = self._line(line.decode("utf-8", "replace"))
-            if frame is not None:
+        for end in ended:
+            line = b"".join([*self._line, end]).decode("utf-8", "replace")
+            self._line.clear()
+            if line:
+                self._field(line)
+            elif (frame := self._block()) is not None:
                 frames.append(frame)
+        if rest:
+            self._line.append(rest)
         return frames
 
-    def _line(self, line: str) -> Frame | None:
-        if not line:
-            frame = (
-                Frame(self._event or "message", "\n".join(self._data), self._id)
-                if self._data
-                else None
-            )
-            self._event, self._data = "", []
-            return frame
+    def _field(self, line: str) -> None:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
@@ -139,4 +142,8 @@ class FrameDecoder:
             self._event = value
         elif field == "id" and "\0" not in value:
             self._id = value
-        return None
+
+    def _block(self) -> Frame | None:
+        event, data = self._event or "message", self._data
+        self._event, self._data = "", []
+        return Frame(event, "\n".join(data), self._id) if data else None
