@@ -7,18 +7,16 @@ The map, read top-down as a request goes (each layer imports only those below it
     engine            runs flows: commands in, entries out
     stream            out to subscribers: hub and tails
     store             journals, durable
-    flow, events      what flow authors write against
+    flow, yields      what flow authors write against; events: what else they can yield
     core              the rules: pure, sync, deterministic
 """
 
 from dispatch.core.errors import Cancelled, StepFailed, ToolFailed, ToolTimeout, WaitFailed
 from dispatch.core.waits import Decision, Failed, Ok
-from dispatch.flow import (
-    Flow,
-    Run,
+from dispatch.flow import Flow, Run, flow
+from dispatch.yields import (
     approval,
     continue_as,
-    flow,
     gather,
     phase,
     race,

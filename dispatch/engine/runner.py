@@ -67,8 +67,9 @@ from dispatch.core.replay import (
 from dispatch.core.waits import MADE, ContinueAs, Wait
 from dispatch.engine import steps
 from dispatch.engine.outbox import Outbox
-from dispatch.flow import FlowVersion, Phase, Registry, Result, Run, as_wait
+from dispatch.flow import FlowVersion, Registry, Run
 from dispatch.store.base import Committed, Execution, Store
+from dispatch.yields import Phase, Result, as_wait
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from dispatch.core.journal import (
 )
 from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.waits import MADE, StepWait, Wait
-from dispatch.flow import Result
+from dispatch.yields import Result
 
 logger = logging.getLogger(__name__)
 
