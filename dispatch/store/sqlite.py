@@ -178,8 +178,9 @@ class SqliteStore:
                 )
                 opened.callback(db.close)
                 if not connections:
-                    db.execute("PRAGMA journal_mode = WAL")
+                    # First: it refuses files of others, which are to stay as they are.
                     migrate(db)
+                    db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA busy_timeout = 0")
                 db.execute("PRAGMA wal_autocheckpoint = 0")
                 db.execute(f"PRAGMA journal_size_limit = {GAP_BYTES:d}")
