@@ -1,0 +1,70 @@
+"""Measure a server against its targets, beside servers that do less, and say what came out."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from scripts.benchmarks import report
+from scripts.benchmarks.load import start
+from scripts.benchmarks.measures import SECTIONS, Plan, Section
+
+
+async def measure(names: list[str], plan: Plan) -> report.Samples:
+    samples: report.Samples = {}
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as folder:
+            await _run(SECTIONS[name], plan, Path(folder), samples)
+    return samples
+
+
+async def _run(section: Section, plan: Plan, folder: Path, samples: report.Samples) -> None:
+    warm_up = msgspec.structs.replace(plan, seconds=0.3, count=max(plan.count // 4, 64), probes=10)
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(start(kind, folder)) for kind in section.kinds]
+        for number in range(-1, plan.rounds):
+            for one in section.measures:
+                # Whoever is measured last has the warmest machine: each in turn.
+                for server in servers if number % 2 else reversed(servers):
+                    figures = await one(server, warm_up if number < 0 else plan)
+                    if number >= 0:
+                        report.add(samples, server.kind, figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two short rounds, not five")
+    parser.add_argument("--rounds", type=int, help="so many, not five")
+    parser.add_argument("--count", type=int, default=64_000, help="texts streamed in one measure")
+    parser.add_argument("--size", type=int, default=4, help="characters of a text")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="some of the sections")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
+    asked = parser.parse_args()
+    plan = Plan(
+        rounds=asked.rounds or (2 if asked.quick else 5),
+        seconds=1.0 if asked.quick else 2.0,
+        count=asked.count,
+        size=asked.size,
+        probes=40 if asked.quick else 100,
+    )
+    samples = anyio.run(
+        measure, asked.only or list(SECTIONS), plan, backend_options={"use_uvloop": True}
+    )
+    told = report.conditions(plan)
+    print(f"{told['processor']}, {told['cores']} cores, {told['system']}")
+    print(f"Python {told['python']}, SQLite {told['sqlite']}, ", end="")
+    print(", ".join(f"{name} {version}" for name, version in told["versions"].items()))
+    print(f"{plan.rounds} rounds; load average at the end {told['load_average'][0]:.1f}\n")
+    print(report.table(samples))
+    if asked.json:
+        document = msgspec.json.encode(report.document(plan, samples))
+        asked.json.write_bytes(msgspec.json.format(document) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

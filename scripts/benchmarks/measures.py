@@ -1,0 +1,251 @@
+"""What is measured: each function loads one server for a moment and gives back figures by name.
+
+Functions of one section are run in turns over its servers, round after round, so that whatever else
+the machine does hits all of them alike; only figures of one run can be compared.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import anyio
+import msgspec
+
+from scripts.benchmarks.load import Answer, Connection, Server
+
+Figures = dict[str, float]
+Measure = Callable[[Server, "Plan"], Awaitable[Figures]]
+
+_TEXT = b"event: text_delta"
+_EXECUTION = re.compile(rb'"executionId":"([^"]+)"')
+_CALL = re.compile(rb'"toolCallId":"([^"]+)"')
+_STAMP = re.compile(rb'"delta":"(\d+\.\d+)"')
+
+#: Latency from yield to client: so many streams, at so many seconds between their texts.
+STREAMS, EVERY_SECONDS = 64, 0.02
+#: First event beside so many streams that send all they can, so many texts each.
+FLAT_OUT, FLAT_OUT_TEXTS = 16, 4000
+#: Beside a busy loop: flows, and how each streams.
+COMMITTING = 4
+COMMIT_PACE = {"every_seconds": 0.02, "batch": 10}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how much. `count` texts of `size` characters are streamed in all."""
+
+    rounds: int
+    seconds: float
+    count: int
+    size: int
+    probes: int
+
+
+def _body(flow: str, **inputs: object) -> dict[str, object]:
+    return {"flow": {"name": flow}, "inputs": inputs}
+
+
+async def _dispatch(connection: Connection, flow: str, **inputs: object) -> Answer:
+    return await connection.post("/v1/dispatch", _body(flow, **inputs), marker=_TEXT)
+
+
+# --- throughput -----------------------------------------------------------------------------------
+
+
+async def events_1(server: Server, plan: Plan) -> Figures:
+    return {"events_1": await _events_per_second(server, 1, plan.count, plan.size)}
+
+
+async def events_64(server: Server, plan: Plan) -> Figures:
+    return {"events_64": await _events_per_second(server, 64, plan.count // 64, plan.size)}
+
+
+async def _events_per_second(server: Server, streams: int, count: int, size: int) -> float:
+    answers: list[Answer] = []
+
+    async def one(connection: Connection) -> None:
+        answers.append(await _dispatch(connection, "tokens", count=count, size=size))
+
+    async with server.connect(streams) as connections, anyio.create_task_group() as tasks:
+        for connection in connections:
+            tasks.start_soon(one, connection)
+    assert all(count <= answer.events <= count + 8 for answer in answers), answers
+    took = max(one.ended_at for one in answers) - min(one.sent_at for one in answers)
+    return streams * count / took
+
+
+async def cycles_1(server: Server, plan: Plan) -> Figures:
+    return await _cycles(server, plan, 1)
+
+
+async def cycles_32(server: Server, plan: Plan) -> Figures:
+    return await _cycles(server, plan, 32)
+
+
+async def _cycles(server: Server, plan: Plan, clients: int) -> Figures:
+    """Dispatch, await, resume, complete: two requests, over connections that are kept alive."""
+    count = 0
+
+    async def client(connection: Connection) -> None:
+        nonlocal count
+        while time.perf_counter() < until:
+            await _cycle(connection)
+            count += 1
+
+    async with server.connect(clients) as connections:
+        cpu_seconds = server.cpu_seconds()
+        began_at = time.perf_counter()
+        until = began_at + plan.seconds
+        async with anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(client, connection)
+        took = time.perf_counter() - began_at
+        cpu_seconds = server.cpu_seconds() - cpu_seconds
+    return {f"cycles_{clients}": count / took, f"cycle_cpu_ms_{clients}": cpu_seconds / count * 1e3}
+
+
+async def _cycle(connection: Connection) -> None:
+    leg = await connection.post("/v1/dispatch", _body("weather", city="Oslo"), keep=True)
+    resume = {"executionId": _found(_EXECUTION, leg), "toolOutputs": {_found(_CALL, leg): "mild"}}
+    end = await connection.post("/v1/dispatch/resume", resume, keep=True)
+    assert b"event: execution_complete" in end.body, end.body
+
+
+def _found(pattern: re.Pattern[bytes], answer: Answer) -> str:
+    found = pattern.search(answer.body)
+    assert found is not None, answer.body
+    return found[1].decode()
+
+
+# --- latency --------------------------------------------------------------------------------------
+
+
+async def first_event_idle(server: Server, plan: Plan) -> Figures:
+    """From the request to the flow's first text, on a server that does nothing else."""
+    async with server.connect() as (connection,):
+        latencies = [await _first_event(connection) for _ in range(plan.probes)]
+    return {"first_idle": statistics.median(latencies)}
+
+
+async def first_event_loaded(server: Server, plan: Plan) -> Figures:
+    """The same beside streams that send all they can."""
+    latencies: list[float] = []
+
+    async def load(connection: Connection) -> None:
+        while time.perf_counter() < until:
+            await _dispatch(connection, "tokens", count=FLAT_OUT_TEXTS, size=plan.size)
+
+    async with server.connect(FLAT_OUT + 1) as (prober, *connections):
+        until = time.perf_counter() + plan.seconds
+        async with anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(load, connection)
+            while time.perf_counter() < until:
+                await anyio.sleep(random.uniform(0.005, 0.02))
+                latencies.append(await _first_event(prober))
+    return {"first_loaded": statistics.median(latencies)}
+
+
+async def _first_event(connection: Connection) -> float:
+    answer = await _dispatch(connection, "tokens", count=1, size=4)
+    return (answer.first_at - answer.sent_at) * 1e3
+
+
+async def delay(server: Server, plan: Plan) -> Figures:
+    """From a text's being yielded to its arrival, over many streams at the pace of a model."""
+    delays: list[float] = []
+    # The machine's clock: `perf_counter` is one for all its processes.
+    counts_from = time.perf_counter() + 0.5
+
+    def watch(piece: bytes, now: float) -> None:
+        if now > counts_from:
+            delays.extend((now - float(stamp)) * 1e3 for stamp in _STAMP.findall(piece))
+
+    async def stream(connection: Connection) -> None:
+        await anyio.sleep(random.uniform(0, EVERY_SECONDS))
+        body = _body("stamped", seconds=plan.seconds + 0.5, every_seconds=EVERY_SECONDS)
+        await connection.post("/v1/dispatch", body, watch=watch)
+
+    async with server.connect(STREAMS) as connections, anyio.create_task_group() as tasks:
+        for connection in connections:
+            tasks.start_soon(stream, connection)
+    return {"delay_p50": _percentile(delays, 50), "delay_p99": _percentile(delays, 99)}
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return sorted(values)[len(values) * percent // 100]
+
+
+# --- resume ---------------------------------------------------------------------------------------
+
+
+def resume(entries: int, share: int = 1) -> Measure:
+    """From a resume to the flow's next text, with a journal of about so many entries: the median
+    over `1/share` of the probes, each of an execution of its own.
+    """
+
+    async def measure(server: Server, plan: Plan) -> Figures:
+        latencies: list[float] = []
+        async with server.connect() as (connection,):
+            for _ in range(max(plan.probes // share, 1)):
+                body = _body("aged", entries=entries)
+                leg = await connection.post("/v1/dispatch", body, keep=True)
+                answer = await connection.post(
+                    "/v1/dispatch/resume",
+                    {
+                        "executionId": _found(_EXECUTION, leg),
+                        "toolOutputs": {_found(_CALL, leg): "mild"},
+                    },
+                    marker=_TEXT,
+                )
+                latencies.append((answer.first_at - answer.sent_at) * 1e3)
+        return {f"resume_{entries}": statistics.median(latencies)}
+
+    return measure
+
+
+# --- commits --------------------------------------------------------------------------------------
+
+
+async def commits(server: Server, plan: Plan) -> Figures:
+    """How long appends take, with the loop at rest and with a coroutine that burns it in turns."""
+    figures: Figures = {}
+    async with server.connect(COMMITTING + 1) as (control, *connections):
+        for name, path in (("rest", "/bench/rest"), ("burn", "/bench/burn")):
+            await control.post(path, {})
+            async with anyio.create_task_group() as tasks:
+                for connection in connections:
+                    body = _body("stamped", seconds=plan.seconds, **COMMIT_PACE)
+                    tasks.start_soon(connection.post, "/v1/dispatch", body)
+            told = await control.post("/bench/rest", {}, keep=True)
+            millis = [seconds * 1e3 for seconds in msgspec.json.decode(told.body, type=list[float])]
+            figures[f"commit_{name}_p50"] = _percentile(millis, 50)
+            figures[f"commit_{name}_p99"] = _percentile(millis, 99)
+    return figures
+
+
+# --- sections -------------------------------------------------------------------------------------
+
+
+class Section(NamedTuple):
+    """Servers that are up together, and what is measured of each of them."""
+
+    kinds: Sequence[str]
+    measures: Sequence[Measure]
+
+
+SECTIONS = {
+    "events": Section(("durable", "writerless", "bare"), (events_1, events_64)),
+    "cycles": Section(("durable", "writerless", "bare"), (cycles_1, cycles_32)),
+    "latency": Section(
+        ("durable", "writerless", "bare"), (first_event_idle, first_event_loaded, delay)
+    ),
+    "resume": Section(
+        ("cold", "durable", "bare"), (resume(10), resume(1000, share=4), resume(100_000, share=100))
+    ),
+    "commits": Section(("busy",), (commits,)),
+}

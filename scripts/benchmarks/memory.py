@@ -1,0 +1,238 @@
+"""A store that writes nothing: the server as it would be if durability were free.
+
+It grows journals by the rules that the SQLite store uses (`store.growth`), keeps them in dicts, and
+carries each call out at once, without the loop getting a turn. It promises nothing after a crash,
+forgets what is over, and knows none of what the measures don't need.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from dispatch.core.clock import Clock
+from dispatch.core.errors import LeaseLost, NotFound
+from dispatch.core.ids import ExecutionId
+from dispatch.core.journal import Draft
+from dispatch.core.lifecycle import Status
+from dispatch.core.projection import StatusChanged, WaitIssued, WaitOpened, WaitSettled
+from dispatch.store import rows
+from dispatch.store.base import (
+    Appended,
+    Change,
+    Changed,
+    Chunk,
+    Committed,
+    Created,
+    Decide,
+    Due,
+    Execution,
+    Listener,
+    NewExecution,
+    WaitRow,
+)
+from dispatch.store.growth import Growth, WaitChange, grow
+from dispatch.store.transaction import Framers
+
+#: Executions that are over are kept until so many others are, for readers that lag behind.
+KEPT = 256
+
+
+class _Journal:
+    def __init__(self, execution: Execution):
+        self.execution = execution
+        self.chunks: list[Chunk] = []
+        self.waits: dict[str, WaitRow] = {}
+
+
+class MemoryStore:
+    """`store.base`'s protocol, with nothing behind it."""
+
+    healthy = True
+
+    def __init__(self, clock: Clock):
+        self.listener: Listener = lambda _: None
+        self._clock = clock
+        self._framers = Framers()
+        self._journals: dict[ExecutionId, _Journal] = {}
+        self._over: deque[ExecutionId] = deque()
+
+    @asynccontextmanager
+    async def session(self, worker: str) -> AsyncIterator[None]:
+        yield
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    async def create(self, new: NewExecution) -> Created:
+        now = self._clock.now()
+        empty = Execution(
+            id=new.id,
+            flow=new.flow,
+            version=new.version,
+            kind=new.kind,
+            status=Status.PENDING,
+            last_seq=0,
+            leg_seq=0,
+            segment_seq=0,
+            created_at=now,
+            updated_at=now,
+            worker=new.worker,
+            token=1,
+        )
+        journal = self._journals[new.id] = _Journal(empty)
+        self._write(journal, grow(empty, (new.start,), now, self._framers.of(new.id)), (new.start,))
+        return Created(journal.execution, existed=False)
+
+    async def append(
+        self,
+        execution_id: ExecutionId,
+        drafts: Sequence[Draft],
+        firm: Sequence[Draft] = (),
+        *,
+        expected_seq: int = 0,
+        token: int,
+        release: bool = False,
+    ) -> Appended:
+        journal = self._find(execution_id)
+        before = journal.execution
+        if token != before.token or before.worker is None:
+            raise LeaseLost(f"execution {execution_id} was let go of")
+        landed = not (firm or release) or before.last_seq == expected_seq
+        if firm and landed:
+            drafts = [*drafts, *firm]
+        growth = grow(before, drafts, self._clock.now(), self._framers.of(execution_id))
+        if release and landed:
+            growth = _with(growth, worker=None)
+        self._write(journal, growth, drafts)
+        return Appended(growth.execution.last_seq, landed)
+
+    async def transact(
+        self,
+        execution_id: ExecutionId,
+        decide: Decide,
+        *,
+        keys: Sequence[str] = (),
+        take_for: str | None = None,
+    ) -> Changed:
+        journal = self._find(execution_id)
+        before = journal.execution
+        waits = sorted(journal.waits.values(), key=lambda row: row.opened_seq)
+        asked = [row for row in waits if row.status == "open" or row.id in keys or row.name in keys]
+        change: Change = decide(before, asked)
+        growth = grow(before, change.drafts, self._clock.now(), self._framers.of(execution_id))
+        taken = change.wake and growth.execution.worker is None and take_for is not None
+        if taken:
+            growth = _with(growth, worker=take_for, token=before.token + 1)
+        self._write(journal, growth, change.drafts)
+        return Changed(growth.execution, before.last_seq + 1, taken)
+
+    async def acquire(self, execution_id: ExecutionId, worker: str) -> Execution | None:
+        return None
+
+    async def release(self, execution_id: ExecutionId, *, token: int, runnable: bool) -> None:
+        pass
+
+    async def delete(self, execution_id: ExecutionId) -> None:
+        del self._journals[execution_id]
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def get(self, execution_id: ExecutionId) -> Execution:
+        return self._find(execution_id).execution
+
+    async def waits(self, execution_id: ExecutionId) -> list[WaitRow]:
+        return list(self._find(execution_id).waits.values())
+
+    async def read(
+        self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
+    ) -> list[Chunk]:
+        found = [
+            rows.cut(chunk, after, until)
+            for chunk in self._find(execution_id).chunks
+            if chunk.last_seq > after and (until is None or chunk.first_seq <= until)
+        ]
+        return found[:limit]
+
+    async def executions(
+        self,
+        *,
+        status: Status | None = None,
+        flow: str | None = None,
+        limit: int = 100,
+        before: ExecutionId | None = None,
+    ) -> list[Execution]:
+        return []
+
+    # --- what is to be done -----------------------------------------------------------------------
+
+    async def runnable(self, limit: int) -> list[Execution]:
+        return []
+
+    async def due(self, now: float, limit: int) -> list[Due]:
+        return []
+
+    async def next_due(self) -> float | None:
+        return None
+
+    async def bury_dead(self) -> int:
+        return 0
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def _find(self, execution_id: ExecutionId) -> _Journal:
+        journal = self._journals.get(execution_id)
+        if journal is None:
+            raise NotFound(f"there is no execution {execution_id}", code="execution-unknown")
+        return journal
+
+    def _write(self, journal: _Journal, growth: Growth, drafts: Sequence[Draft]) -> None:
+        execution = journal.execution = growth.execution
+        if not drafts:
+            return
+        for change in growth.waits:
+            self._change_wait(journal.waits, change)
+        journal.chunks += growth.chunks
+        if execution.status.is_final:
+            self._over.append(execution.id)
+            if len(self._over) > KEPT:
+                del self._journals[self._over.popleft()]
+        first_seq = growth.chunks[0].first_seq
+        self.listener(Committed(execution, first_seq, execution.updated_at, drafts, growth.chunks))
+
+    def _change_wait(self, waits: dict[str, WaitRow], change: WaitChange) -> None:
+        seq, leg_seq, effect = change
+        match effect:
+            case WaitOpened():
+                waits[effect.id] = WaitRow(
+                    id=effect.id,
+                    kind=effect.kind,
+                    name=effect.name,
+                    status="open",
+                    issued=False,
+                    opened_seq=seq,
+                    returns=effect.returns,
+                    private=effect.private,
+                    raw=effect.raw,
+                )
+            case WaitIssued(wait_id):
+                waits[wait_id] = msgspec.structs.replace(waits[wait_id], issued=True)
+            case WaitSettled(wait_id, outcome, digest):
+                waits[wait_id] = msgspec.structs.replace(
+                    waits[wait_id],
+                    status=outcome,
+                    digest=digest,
+                    settled_seq=seq,
+                    leg_seq=leg_seq,
+                )
+            case StatusChanged():
+                waits.clear()
+            case _:
+                raise AssertionError(effect)
+
+
+def _with(growth: Growth, **changes: Any) -> Growth:
+    return growth._replace(execution=msgspec.structs.replace(growth.execution, **changes))
