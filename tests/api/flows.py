@@ -117,6 +117,11 @@ def flows(gate: Gate) -> list[FlowVersion]:
         yield race(approval("erase"), tool("see"))
         yield f"{(yield tool('later'))}"
 
+    @flow("decide_nap")
+    async def decide_nap(run: Run[Any]) -> Flow:
+        yield approval("erase")
+        yield sleep(3600)
+
     @flow("nap")
     async def nap(run: Run[Any]) -> Flow:
         yield "sleeping"
