@@ -45,7 +45,6 @@ from dispatch.core.journal import (
     Edge,
     Entry,
     Origin,
-    Payload,
     ResumePrivate,
     draft,
 )
@@ -532,7 +531,7 @@ class Replay:
         return drafts.turn(untold, self._tools, now)
 
 
-class _ResultValue(Payload, frozen=True):
+class _ResultValue(msgspec.Struct, frozen=True):
     value: msgspec.Raw = msgspec.Raw(b"null")
 
 
