@@ -110,7 +110,13 @@ class FlowVersion:
         """X of the annotation `Run[X]`, else Any. Raises `FlowMistake` if inputs can't be decoded
         as that.
         """
-        hints = typing.get_type_hints(self.fn)
+        try:
+            hints = typing.get_type_hints(self.fn)
+        except NameError as exc:
+            raise FlowMistake(
+                f"an annotation of {self.fn.__name__} names what isn't there: {exc}; import it "
+                f"outside of `if TYPE_CHECKING`, and define it outside of functions ({self.where})"
+            ) from exc
         annotation = hints.get(next(iter(inspect.signature(self.fn).parameters)))
         inputs_type = next(iter(typing.get_args(annotation)), Any)
         try:
@@ -181,7 +187,10 @@ class Registry:
             self.add(one)
 
     def add(self, added: FlowVersion) -> None:
-        """Register. Raises `Conflict` (`flow-twice`) for another flow with its name and version."""
+        """Register. Raises `Conflict` (`flow-twice`) for another flow with its name and version,
+        and `FlowMistake` if its inputs can't be decoded.
+        """
+        _ = added.inputs_type
         versions = self._versions.setdefault(added.id, {})
         known = versions.setdefault(added.version, added)
         if known is not added:

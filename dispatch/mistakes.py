@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
@@ -42,9 +42,9 @@ def check_flow(fn: Callable[..., Any]) -> list[str]:
         return []  # made without a source file: nothing to read
     ast.increment_lineno(tree, code.co_firstlineno - 1)
     warnings = []
-    for node in _own_nodes(tree.body[0]):
-        if isinstance(node, ast.Try):
-            for inner in (found for stmt in node.finalbody for found in _own_nodes(stmt)):
+    for node in _own_nodes(ast.iter_child_nodes(tree.body[0])):
+        if isinstance(node, ast.Try | ast.TryStar):
+            for inner in _own_nodes(node.finalbody):
                 if isinstance(inner, ast.Yield):
                     raise FlowMistake(
                         f"{fn.__name__} yields inside `finally`, which also runs when the "
@@ -60,12 +60,12 @@ def check_flow(fn: Callable[..., Any]) -> list[str]:
     return warnings
 
 
-def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+def _own_nodes(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """All nodes of a body but those of functions defined in it."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from _own_nodes(child)
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _own_nodes(ast.iter_child_nodes(node))
 
 
 def explain_yield(value: Any) -> FlowMistake:

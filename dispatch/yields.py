@@ -10,11 +10,12 @@ import inspect
 import typing
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import msgspec
 
+from dispatch import mistakes
 from dispatch.core.errors import FlowMistake
 from dispatch.core.waits import (
     ApprovalWait,
@@ -291,20 +292,37 @@ def step(fn: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> 
         raise FlowMistake(f"step takes a function, not a {type(fn).__name__} ({author_line()})")
     if not args and not kwargs:
         return _step_function(fn, StepOptions())
-    return _step_wait(fn, StepOptions(), args, kwargs)
+    return _step_wait(fn, StepOptions(), args, kwargs, _annotated_result(fn))
 
 
 def _step_function(fn: Callable[..., Any], options: StepOptions) -> Callable[..., StepWait[Any]]:
+    @cache
+    def returns() -> Any:
+        # When it is first called: by then the types that its annotations name are there.
+        if options.returns is not None:
+            return options.returns
+        try:
+            return _annotated_result(fn, strict=True)
+        except NameError as exc:
+            raise FlowMistake(
+                f"what step {fn.__name__} returns is unknown: {exc}; import that outside of "
+                f"`if TYPE_CHECKING`, or write @step(returns=…) ({mistakes.line_of(fn)})"
+            ) from exc
+
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> StepWait[Any]:
-        return _step_wait(fn, options, args, kwargs)
+        return _step_wait(fn, options, args, kwargs, returns())
 
     call.__dict__[_STEP] = True
     return call
 
 
 def _step_wait(
-    fn: Callable[..., Any], options: StepOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    fn: Callable[..., Any],
+    options: StepOptions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    returns: Any,
 ) -> StepWait[Any]:
     if getattr(fn, _STEP, False):
         raise FlowMistake(
@@ -325,20 +343,24 @@ def _step_wait(
         backoff_seconds=_seconds(options.backoff) or 0.0,
         timeout_seconds=_seconds(options.timeout),
         private=options.private,
-        returns=options.returns if options.returns is not None else _annotated_result(fn),
+        returns=returns,
     )
 
 
-def _annotated_result(fn: Callable[..., Any]) -> Any:
+def _annotated_result(fn: Callable[..., Any], *, strict: bool = False) -> Any:
     """The type that a step's result is decoded as: its return annotation, if msgspec can decode
-    that.
+    that. Raises `NameError` if it is `strict`, and the annotation names nothing.
     """
     if inspect.isasyncgenfunction(fn):
         return Any
     try:
         annotation = typing.get_type_hints(fn).get("return", Any)
         msgspec.json.Decoder(annotation)
-    except (TypeError, NameError, AttributeError):
+    except NameError:
+        if strict:
+            raise
+        return Any
+    except (TypeError, AttributeError):
         return Any
     return annotation
 
