@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.process import SERVED, dispatch, end, line_with, serving, started
+from dispatch.cli import main
+from tests.cli.process import SERVED, Ended, dispatch, end, line_with, serving, started
 
 pytestmark = pytest.mark.slow
 
@@ -49,36 +50,42 @@ def test_an_origin_that_may_call(tmp_path: Path) -> None:
 # --- what keeps it from starting ------------------------------------------------------------------
 
 
-def test_a_port_in_use(tmp_path: Path) -> None:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
+    """What never comes to serving can be tried in this process."""
+    return Ended(main(["serve", *arguments]), *capsys.readouterr())
+
+
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = dispatch("serve", SERVED, "--port", str(port), cwd=tmp_path)
-    assert (refused.code, refused.out) == (1, "")
-    assert refused.err == (
+        ended = refused(capsys, SERVED, "--port", str(port), "--db", str(tmp_path / "j.db"))
+    assert (ended.code, ended.out) == (1, "")
+    assert not list(tmp_path.iterdir())
+    assert ended.err == (
         f"error: cannot listen on 127.0.0.1:{port}: another process listens there; "
         "choose another with --port (cannot-listen)\n"
     )
 
 
-def test_an_address_beyond_loopback(tmp_path: Path) -> None:
-    refused = dispatch("serve", SERVED, "--host", "0.0.0.0", cwd=tmp_path)  # noqa: S104
-    assert refused.code == 1
-    assert refused.err.endswith("(host-not-loopback)\n")
+def test_an_address_beyond_loopback(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = refused(capsys, SERVED, "--host", "0.0.0.0")  # noqa: S104 - it is refused
+    assert ended.code == 1
+    assert ended.err.endswith("(host-not-loopback)\n")
 
 
 @pytest.mark.parametrize("db", ["nowhere/j.db", "."])
 def test_a_database_that_cannot_be_opened(tmp_path: Path, db: str) -> None:
-    refused = dispatch("serve", SERVED, "--port", "0", "--db", db, cwd=tmp_path)
-    assert refused.code == 1
-    assert refused.err.startswith("error: ")
-    assert refused.err.endswith("(store-failed)\n")
-    assert refused.err.count("\n") == 1
+    ended = dispatch("serve", SERVED, "--port", "0", "--db", db, cwd=tmp_path)
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert ended.err.endswith("(store-failed)\n")
+    assert ended.err.count("\n") == 1
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "j.db").write_text("not a database, " * 1000)
-    refused = dispatch("serve", SERVED, "--port", "0", "--db", "j.db", cwd=tmp_path)
-    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    ended = dispatch("serve", SERVED, "--port", "0", "--db", "j.db", cwd=tmp_path)
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -91,11 +98,13 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         ((SERVED, "--port", "many"), 2),
     ],
 )
-def test_what_makes_no_sense(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
-    refused = dispatch("serve", *arguments, cwd=tmp_path)
-    assert (refused.code, refused.out) == (code, "")
-    assert refused.err
-    assert "Traceback" not in refused.err
+def test_what_makes_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int
+) -> None:
+    ended = refused(capsys, *arguments)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err
+    assert "Traceback" not in ended.err
 
 
 # --- how it stops ---------------------------------------------------------------------------------
