@@ -35,7 +35,7 @@ class Checkpoints:
         self._page_bytes: int = db.execute("PRAGMA page_size").fetchone()[0]
         self._aside = Aside("store-checkpoints", naps)
         self._moved_all = True  # whether the last checkpoint did
-        self._log_bytes = 0  # that were in the log when it began, if they still are
+        self._log_bytes = 0  # in the log when it began, if they still are
         self._written = 0  # since then
 
     def wrote(self, size: int) -> None:
@@ -47,8 +47,9 @@ class Checkpoints:
                 self._start()
 
     def _start(self) -> None:
-        truncate = self._log_bytes + self._written > TRUNCATE_BYTES
+        self._log_bytes += self._written
         self._written = 0
+        truncate = self._log_bytes > TRUNCATE_BYTES
         self._aside.start(lambda: self._checkpoint(truncate), self._done)
 
     def _checkpoint(self, truncate: bool) -> None:

@@ -18,11 +18,13 @@ from dispatch.core.journal import DISPLAYS, EDGES, JOURNAL, Draft, Edge, Origin,
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import (
     EFFECTIVE,
-    Effect,
     LegBegun,
     PhaseEntered,
     SegmentBegun,
     StatusChanged,
+    WaitIssued,
+    WaitOpened,
+    WaitSettled,
     effects,
 )
 from dispatch.core.wire import Framer
@@ -44,7 +46,7 @@ class WaitChange(NamedTuple):
 
     seq: int
     leg_seq: int
-    effect: Effect
+    effect: WaitOpened | WaitIssued | WaitSettled | StatusChanged
 
 
 class Growth(NamedTuple):

@@ -17,7 +17,7 @@ from dispatch.core.errors import Conflict, Gone, LeaseLost, NotFound
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import Status
-from dispatch.core.projection import StatusChanged, WaitIssued, WaitOpened, WaitSettled
+from dispatch.core.projection import WaitIssued, WaitOpened, WaitSettled
 from dispatch.core.wire import Framer
 from dispatch.store import rows
 from dispatch.store.base import (
@@ -33,6 +33,8 @@ from dispatch.store.base import (
 from dispatch.store.growth import Growth, WaitChange, final, grow, is_progress
 
 TOMBSTONE_SECONDS = 30 * 24 * 3600
+#: Executions whose framers are kept.
+MAX_FRAMERS = 1024
 #: Chunks that one transaction purges of a deleted journal.
 PURGE_CHUNKS = 32
 
@@ -68,15 +70,14 @@ TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?
 class Framers:
     """The framers of the executions written to last: making one costs more than using it."""
 
-    def __init__(self, limit: int = 1024):
-        self._limit = limit
+    def __init__(self) -> None:
         self._framers: OrderedDict[ExecutionId, Framer] = OrderedDict()
 
     def of(self, execution_id: ExecutionId) -> Framer:
         framer = self._framers.get(execution_id)
         if framer is None:
             framer = self._framers[execution_id] = Framer(execution_id)
-            if len(self._framers) > self._limit:
+            if len(self._framers) > MAX_FRAMERS:
                 self._framers.popitem(last=False)
         else:
             self._framers.move_to_end(execution_id)
@@ -386,14 +387,12 @@ class Transaction:
                     "WHERE execution_key = ? AND id = ? AND status = 'open'",
                     (outcome, digest, seq, leg_seq, key, wait_id),
                 )
-            case StatusChanged():
+            case _:  # a final status
                 self.db.execute(
                     "UPDATE waits SET status = 'abandoned', settled_seq = ?, leg_seq = ? "
                     "WHERE execution_key = ? AND status = 'open'",
                     (seq, leg_seq, key),
                 )
-            case _:
-                raise AssertionError(effect)
 
 
 def missing(execution_id: ExecutionId, tombstones: Iterable[object]) -> NotFound | Gone:

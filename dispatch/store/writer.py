@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -189,11 +189,9 @@ class Writer:
         with self._paced():
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as exc:
-                if primary_code(exc) == sqlite3.SQLITE_BUSY:
-                    self._aside.start(self._begin_patiently, lambda exc: self._begun(batch, exc))
-                else:
-                    self._failed(batch, exc)
+            except sqlite3.Error:
+                # Another process is writing, most likely; if not, the thread will tell.
+                self._aside.start(self._begin_patiently, lambda exc: self._begun(batch, exc))
             else:
                 self._carry_out(batch)
 
@@ -201,12 +199,14 @@ class Writer:
     def _paced(self) -> Iterator[None]:
         """Around what the writer does on the loop: counts its time, and sees to the next turn."""
         started = time.perf_counter()
-        yield
-        took = time.perf_counter() - started
-        # No debt from turns that nobody else wanted.
-        due_at = min(max(self._next_at, started - BURST_SECONDS), started)
-        self._next_at = due_at + took / LOOP_SHARE
-        self._schedule()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - started
+            # No debt from turns that nobody else wanted.
+            due_at = min(max(self._next_at, started - BURST_SECONDS), started)
+            self._next_at = due_at + took / LOOP_SHARE
+            self._schedule()
 
     def _take(self) -> list[Operation]:
         queue = self._queue
@@ -299,7 +299,8 @@ class Writer:
     def _failed(self, batch: list[Operation], exc: Exception) -> None:
         """Nothing of `batch` has happened: a commit that reports an error is seen by nobody."""
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
+                self._db.execute("ROLLBACK")
         if primary_code(exc) in _FAULTS:
             self._refuse_commands(batch, exc)
         elif len(batch) > 1:

@@ -6,17 +6,22 @@ Order and progress are asserted, never durations.
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
+import sys
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from anyio.abc import Process
 
 from dispatch.store import checkpoints
-from dispatch.store.base import Store
+from dispatch.store.base import Execution, Store
 from dispatch.store.sqlite import SqliteStore
 from tests.store.entries import PATIENCE_SECONDS, TickingClock, final, new, text, texts
 
@@ -131,6 +136,108 @@ def _hold_a_snapshot(path: Path) -> sqlite3.Connection:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM executions").fetchall()
     return reader
+
+
+@contextmanager
+def _files_grow_to(size: int) -> Iterator[None]:
+    """Writes beyond that offset of a file fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_log")
+async def test_a_checkpoint_that_fails_stops_nobody(
+    path: Path, clock: TickingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(path, clock=clock)
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        for _ in range(50):
+            await store.append(execution.id, [text("x" * 5000)] * 8, token=1)
+        # The database is larger than this, the log is not.
+        with anyio.fail_after(PATIENCE_SECONDS), _files_grow_to(1_000_000):
+            while "a checkpoint failed" not in caplog.text:
+                await store.append(execution.id, [text("x" * 500)], token=1)
+        assert store.healthy
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while await _log_size(path) > 300_000:
+                await store.append(execution.id, [text("x" * 5000)] * 8, token=1)
+
+
+# --- what other processes do to it ----------------------------------------------------------------
+
+_LOCK_SHARED_MEMORY = """
+import fcntl, sys
+shm = open(sys.argv[1] + "-shm", "r+b")
+for byte in sys.argv[3:]:
+    fcntl.lockf(shm, fcntl.LOCK_EX, 1, int(byte))
+if sys.argv[2] == "torn":
+    shm.write(bytes(96))
+    shm.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+# Bytes of the log's index that SQLite's locks lie on (sqlite.org/walformat.html, 2.3).
+_WRITE, _CHECKPOINT, _RECOVER = "120", "121", "122"
+
+
+@asynccontextmanager
+async def _locked(path: Path, index: str, *locks: str) -> AsyncIterator[Process]:
+    """Another process has these locks until its input is closed; `torn`: and died within a
+    commit.
+    """
+    command = [sys.executable, "-c", _LOCK_SHARED_MEMORY, str(path), index, *locks]
+    async with await anyio.open_process(command, stderr=None) as other:
+        assert other.stdout is not None
+        with anyio.fail_after(PATIENCE_SECONDS):
+            assert (await other.stdout.receive()).startswith(b"locked")
+        try:
+            yield other
+        finally:
+            assert other.stdin is not None
+            await other.stdin.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_log")
+async def test_a_checkpoint_of_another_process_is_let_be(path: Path, clock: TickingClock) -> None:
+    store = SqliteStore(path, clock=clock)
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        async with _locked(path, "whole", _CHECKPOINT):
+            for _ in range(20):
+                await store.append(execution.id, [text("x" * 5000)] * 8, token=1)
+        assert await _log_size(path) > 600_000
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while await _log_size(path) > 300_000:
+                await store.append(execution.id, [text("x" * 5000)] * 8, token=1)
+
+
+@pytest.mark.slow
+async def test_reads_wait_while_another_process_repairs_the_log(
+    path: Path, clock: TickingClock
+) -> None:
+    store = SqliteStore(path, clock=clock)
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        read: list[Execution] = []
+
+        async def get() -> None:
+            read.append(await store.get(execution.id))
+
+        locked = _locked(path, "torn", _WRITE, _RECOVER)
+        async with anyio.create_task_group() as tasks, locked:
+            tasks.start_soon(get)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert not read
+        assert read == [execution]
+        await store.append(execution.id, [text()], token=1)
 
 
 async def test_a_large_deleted_journal_is_purged_piece_by_piece(

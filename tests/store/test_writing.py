@@ -12,6 +12,7 @@ from dispatch.core.errors import Conflict, Gone, InvalidRequest, LeaseLost, NotF
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import Status
+from dispatch.store import transaction
 from dispatch.store.base import Change, Committed, Decide, Execution, Store, WaitRow
 from tests.store.conftest import StoreMaker
 from tests.store.entries import (
@@ -285,6 +286,19 @@ async def _struck(store: Store, make_store: StoreMaker, clock: TickingClock) -> 
     assert taken is not None
     assert taken.strikes == 1
     return taken
+
+
+async def test_more_executions_than_are_kept_in_mind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "MAX_FRAMERS", 2)
+    executions = [await held(store) for _ in range(4)]
+    for _ in range(2):
+        for execution in executions:
+            await store.append(execution.id, [text()], token=1)
+    for execution in executions:
+        frames = (await store.read(execution.id, after=1))[0].frames.decode()
+        assert f'"executionId":"{execution.id}","seq":2' in frames
 
 
 # --- the listener ---------------------------------------------------------------------------------
