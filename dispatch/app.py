@@ -25,7 +25,7 @@ from dispatch.api.dispatch import Commands
 from dispatch.api.errors import ErrorBoundary, answer_http
 from dispatch.api.executions import Executions
 from dispatch.api.guard import Guard, check_origin
-from dispatch.api.server import Server
+from dispatch.api.server import Server, WhileRunning
 from dispatch.api.sse import quiet_broken_streams
 from dispatch.core.errors import FlowMistake
 from dispatch.engine.engine import Engine
@@ -113,6 +113,7 @@ def create_app(
                 origins=[check_origin(origin) for origin in settings.cors_origins],
             ),
             Middleware(ErrorBoundary),
+            Middleware(WhileRunning, is_running=lambda: engine.accepting),
         ],
         exception_handlers={HTTPException: answer_http},
         lifespan=lifespan,
@@ -137,7 +138,7 @@ def _flows_of(flows: Iterable[FlowVersion | ModuleType]) -> list[FlowVersion]:
 
 @asynccontextmanager
 async def _watching(stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `stop` as soon as the server is told to stop.
+    """Call `stop` as soon as the server is told to stop, at the latest when the context is left.
 
     uvicorn waits for its connections to close before it tells the application, and the
     application's streams would go on until then. The server that starts us has just put itself
@@ -147,8 +148,11 @@ async def _watching(stop: Callable[[], None]) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         if hasattr(server, "should_exit"):
             tasks.start_soon(_watch, server, stop)
-        yield
-        tasks.cancel_scope.cancel()
+        try:
+            yield
+        finally:
+            stop()
+            tasks.cancel_scope.cancel()
 
 
 async def _watch(server: Any, stop: Callable[[], None]) -> None:

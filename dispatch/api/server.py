@@ -1,4 +1,4 @@
-"""What the server says of itself: the flows it runs, and whether it can."""
+"""What the server says of itself: the flows it runs, and whether it can run any."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dispatch.api.errors import json_response
+from dispatch.core.errors import Unavailable
 from dispatch.core.events import Kind
 from dispatch.flow import FlowVersion, Registry
 
@@ -50,6 +52,22 @@ class Server:
         if reason is not None:
             return json_response({"status": "not ready", "reason": reason}, 503)
         return json_response({"status": "ready"})
+
+
+class WhileRunning:
+    """ASGI middleware: outside of the lifespan there is neither store nor engine, only health."""
+
+    def __init__(self, app: ASGIApp, *, is_running: Callable[[], bool]):
+        self._app, self._is_running = app, is_running
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_running() and "/health/" not in scope["path"]:
+            raise Unavailable(
+                "the server is starting or stopping; if it is mounted in another application, that "
+                "one has to enter its lifespan",
+                code="shutting-down",
+            )
+        await self._app(scope, receive, send)
 
 
 def _document(flow: FlowVersion) -> FlowDocument:

@@ -86,7 +86,7 @@ class Engine:
         """Recover what was left over; run until the context is left; close all generators."""
         async with anyio.create_task_group() as self._tasks:
             services = await self._start_services()
-            self.accepting = True
+            self.accepting, self._stopping = True, False
             try:
                 yield
             finally:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +91,7 @@ async def test_what_all_read_alike_is_taken(caller: Caller, content: bytes) -> N
     assert (await caller.post(DISPATCH, content)).status_code == 200
 
 
+@hypothesis.settings(max_examples=50)
 @given(
     st.recursive(
         st.none()
@@ -120,7 +122,7 @@ def test_any_bytes_are_decoded_or_refused(content: bytes) -> None:
 # --- types ----------------------------------------------------------------------------------------
 
 WRONG: list[Any] = [None, True, 7, 1.5, "x", [], {}, [[]], [{}], ["x"], {"a": 1}]
-FIELDS = {
+FIELDS: dict[str, dict[str, type]] = {
     DISPATCH: {
         "flow": dict,
         "agent": dict,
