@@ -120,6 +120,15 @@ class Ended(NamedTuple):
     outcome: Outcome
 
 
+class Unread(NamedTuple):
+    """Entries behind `after`, up to `until`, that were appended out of this runner's sight: by
+    another process, or in the moment before it was there.
+    """
+
+    after: int
+    until: int
+
+
 class Runner:
     """Drives `execution` while it is this worker's. `start` spares reading a journal that is at
     hand.
@@ -132,8 +141,8 @@ class Runner:
         self.clock, self.threads = host.clock, host.threads
         self._host, self._start_entry = host, start
         self._outbox = self._new_outbox(execution.token)
-        self._inbox: deque[Entry] = deque()
-        self._seen_seq = 0
+        self._inbox: deque[Entry | Unread] = deque()
+        self._seen_seq = execution.last_seq  # the inbox, and what was fed, reach so far
         self._segment_over = False
         self._wakers: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[Any] | None = None
@@ -150,6 +159,7 @@ class Runner:
 
     def committed(self, committed: Committed) -> None:
         """The store's listener: something was appended to this execution, perhaps by us."""
+        self._see(committed.first_seq - 1)
         for offset, placed in enumerate(committed.drafts):
             # Our own displays are accounted for when they are yielded.
             if placed.origin is not Origin.FLOW or placed.kind not in DISPLAYS:
@@ -159,6 +169,12 @@ class Runner:
         if committed.chunks and committed.chunks[-1].end is Edge.FINAL:
             self._ended_from_outside()
         self._wake()
+
+    def _see(self, last_seq: int) -> None:
+        """The journal reaches so far, whatever it was that was appended."""
+        if last_seq > self._seen_seq:
+            self._inbox.append(Unread(self._seen_seq, last_seq))
+            self._seen_seq = last_seq
 
     def revive(self, execution: Execution) -> bool:
         """Go on with the warm generator, if nobody else has driven the execution since."""
@@ -188,7 +204,7 @@ class Runner:
     def _ended_from_outside(self) -> None:
         """A final event that the flow did not write: cancel's time limit, or an operator."""
         final = self._inbox[-1] if self._inbox else None
-        if final is not None and final.origin is Origin.WORLD:
+        if isinstance(final, Entry) and final.origin is Origin.WORLD:
             self.close()
 
     # --- the driver task -------------------------------------------------------------------------
@@ -254,8 +270,7 @@ class Runner:
     async def _drive_segment(self) -> Entry | None:
         """Drive to the end of the segment; give back the entry that begins the next one."""
         machine = self._machine
-        self._seen_seq = max(self._seen_seq, machine.fed_seq)
-        self._feed()
+        await self._feed()
         version = machine.base.version or self.execution.version
         flow = self._host.registry.find(self.execution.flow, version)
         self._run = Run(
@@ -288,7 +303,7 @@ class Runner:
     async def _take(self, yielded: Any, flow: FlowVersion) -> Answer | Entry | None:
         """What the generator yielded, or came to. An `Answer` goes back into it."""
         machine = self._machine
-        self._feed()
+        await self._feed()
         if isinstance(yielded, str):
             if yielded and not _is_plain(yielded):
                 # Before it is counted: what the journal can't hold was not shown.
@@ -366,7 +381,7 @@ class Runner:
         """
         machine = self._machine
         while True:
-            self._feed()
+            await self._feed()
             await self._append_finished()
             match machine.decide(self.clock.now()):
                 case Answer() as answer:
@@ -476,10 +491,16 @@ class Runner:
 
     # --- appending and feeding -------------------------------------------------------------------
 
-    def _feed(self) -> None:
+    async def _feed(self) -> None:
         machine = self._machine
         while self._inbox and not self._segment_over:
-            entry = self._inbox.popleft()
+            entry = self._inbox[0]
+            if isinstance(entry, Unread):
+                read = [past async for past in self._read(entry.after, entry.until)]
+                self._inbox.popleft()
+                self._inbox.extendleft(reversed(read))
+                continue
+            self._inbox.popleft()
             if entry.seq <= machine.fed_seq:
                 continue
             machine.feed(entry)
@@ -509,8 +530,8 @@ class Runner:
         if appended.landed:
             if any(placed.kind in TIMED for placed in drafts):
                 self._host.timer_set()
-        elif not self._inbox:
-            await self._read_foreign(appended.last_seq)
+        else:
+            self._see(appended.last_seq)
         return appended.landed
 
     async def _append_finished(self) -> None:
@@ -520,15 +541,7 @@ class Runner:
             self._finished.clear()
             if wanted and not await self._append([done for _, done in wanted]):
                 self._finished[:0] = wanted
-            self._feed()
-
-    async def _read_foreign(self, last_seq: int) -> None:
-        """Another process has appended, up to `last_seq`: read what it was."""
-        unseen = {past.seq: past async for past in self._read(self._seen_seq, last_seq)}
-        # What this process committed meanwhile lies behind it.
-        unseen.update((past.seq, past) for past in self._inbox)
-        self._inbox = deque(unseen[seq] for seq in sorted(unseen))
-        self._seen_seq = max(self._seen_seq, last_seq)
+            await self._feed()
 
     async def _read(self, after: int, until: int) -> AsyncGenerator[Entry, None]:
         """The journal behind `after` up to `until`, a page at a time."""
