@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -48,6 +47,18 @@ from dispatch.core.journal import (
     ResumePrivate,
     draft,
 )
+from dispatch.core.moves import (
+    Act,
+    Answer,
+    Append,
+    Done,
+    Idle,
+    Next,
+    Outcome,
+    Restart,
+    Show,
+    Suspend,
+)
 from dispatch.core.nodes import (
     Attempts,
     GroupNode,
@@ -63,70 +74,6 @@ from dispatch.core.segment import base_of
 from dispatch.core.waits import ContinueAs, Group, Leaf, StepWait, Wait
 
 FLOW, WORLD = Origin.FLOW, Origin.WORLD
-
-# --- what to do next: a closed union --------------------------------------------------------------
-
-
-class Append(NamedTuple):
-    """Append these if nothing unseen has arrived, and feed them back."""
-
-    drafts: list[Draft]
-
-
-class Act(NamedTuple):
-    """Append these likewise; once they are durable, start these steps."""
-
-    drafts: list[Draft]
-    steps: list[StepNode]
-
-
-class Answer(NamedTuple):
-    """Send `value` into the generator, or throw `error`."""
-
-    value: Any
-    error: BaseException | None
-
-
-class Idle(NamedTuple):
-    """Nothing until something is fed: steps are at work."""
-
-
-class Suspend(NamedTuple):
-    """Append these and let go of the execution, both only if nothing unseen has arrived."""
-
-    drafts: list[Draft]
-
-
-class Restart(NamedTuple):
-    """The segment is over: begin again from this entry."""
-
-    entry: Entry
-
-
-class Done(NamedTuple):
-    """The journal has its final entry."""
-
-
-Next = Append | Act | Answer | Idle | Suspend | Restart | Done
-
-
-class Show(Enum):
-    """What to do with a display."""
-
-    LIVE = "append it"
-    SKIP = "it was shown before"
-    HOLD = "do not show it: decide() raises Cancelled here"
-
-
-class Outcome(NamedTuple):
-    """What the generator came to: no code means it returned."""
-
-    error: BaseException | None = None
-    code: str = ""
-    message: str = ""
-
-
-# --- what the machine knows -----------------------------------------------------------------------
 
 
 @dataclass(slots=True)

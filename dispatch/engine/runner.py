@@ -51,19 +51,19 @@ from dispatch.core.journal import (
     entry,
     text_delta,
 )
-from dispatch.core.nodes import Attempts, StepNode
-from dispatch.core.replay import (
+from dispatch.core.moves import (
     Act,
     Answer,
     Append,
     Done,
     Idle,
     Outcome,
-    Replay,
     Restart,
     Show,
     Suspend,
 )
+from dispatch.core.nodes import Attempts, StepNode
+from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
 from dispatch.engine import steps
 from dispatch.engine.outbox import Outbox

@@ -32,9 +32,9 @@ from dispatch.core.journal import (
     entry,
     text_delta,
 )
+from dispatch.core.moves import Outcome, Show
 from dispatch.core.nodes import StepNode
 from dispatch.core.projection import CANCEL_TIMER, WaitOpened, WaitSettled, effects
-from dispatch.core.replay import Outcome, Show
 from dispatch.core.waits import (
     ApprovalWait,
     Gather,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatch.core.errors import Divergence, FlowMistake
-from dispatch.core.replay import Suspend
+from dispatch.core.moves import Suspend
 from dispatch.core.waits import ContinueAs, Wait
 from tests.core.harness import (
     Result,
