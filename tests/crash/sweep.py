@@ -55,8 +55,15 @@ def sweep(
     warm: bool = False,
 ) -> int:
     """Raise `Violation` at the first broken promise; give back how many cuts were recovered."""
-    with patch("dispatch.store.writer.LOOP_SHARE", 1.0):  # nobody else needs this loop
-        return anyio.run(_sweep, flows, starts, Random(seed), folder, covered, 1000 if warm else 0)
+    max_live = 1000 if warm else 0
+    try:
+        with patch("dispatch.store.writer.LOOP_SHARE", 1.0):  # nobody else needs this loop
+            return anyio.run(_sweep, flows, starts, Random(seed), folder, covered, max_live)
+    except ExceptionGroup as exc:
+        first: BaseException = exc
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from exc
 
 
 async def _sweep(

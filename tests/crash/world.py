@@ -279,8 +279,7 @@ class World:
                         # When nothing moves, mischief would only hide that something is stuck.
                         await self._act(row, 0.0 if idle else self.mischief)
                 if idle > PATIENCE:
-                    rows = [await self.engine.store.get(id) for id in sorted(alive)]
-                    raise Violation(f"stuck: {rows}")
+                    raise Violation(await self._described(min(alive)))
             self._tasks.cancel_scope.cancel()
         if self.lab.violations:
             raise Violation("; ".join(self.lab.violations))
@@ -304,6 +303,12 @@ class World:
             self._start(row, self._answer, calls)
         elif at_rest or row.runnable or rng.random() < 0.05:
             self.clock.advance(rng.choice([0.1, 0.5, 1.0, 1.0, 3.0]))
+
+    async def _described(self, id: ExecutionId) -> str:
+        store = self.engine.store
+        chunks = await store.read(id, after=0)
+        journal = shown([entry for chunk in chunks for entry in chunk.entries()])
+        return f"stuck: {await store.get(id)}, {await store.waits(id)}\n{journal}"
 
     async def _reason(self, row: Execution) -> str:
         last = await self.engine.store.read(row.id, after=row.last_seq - 1)
