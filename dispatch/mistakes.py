@@ -16,6 +16,9 @@ from typing import Any
 from dispatch.core.errors import FlowMistake
 from dispatch.core.events import EventBase, TextComplete, TextStart
 
+#: An exception may quote all that it was given.
+MESSAGE_CHARACTERS = 10_000
+
 
 def line_of(fn: Callable[..., Any]) -> str:
     """`file:line` where `fn` is defined."""
@@ -112,6 +115,16 @@ def explain_syntax(error: SyntaxError) -> FlowMistake | None:
             f"({error.filename}:{error.lineno})"
         )
     return None
+
+
+def message_of(error: BaseException) -> str:
+    """What an author's exception says, as text that any journal holds; empty if it says nothing."""
+    try:
+        message = str(error)
+    except Exception:  # it is somebody's own class
+        return ""
+    # Surrogates come from file names that are no UTF-8.
+    return message[:MESSAGE_CHARACTERS].encode(errors="replace").decode()
 
 
 def suspended_at(generator: AsyncGenerator[Any, Any]) -> str:

@@ -75,7 +75,7 @@ class Engine:
         self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
         self._recovering: dict[ExecutionId, Execution] = {}
         self._room = Nudge()
-        self._enders: dict[ExecutionId, list[anyio.Event]] = {}
+        self._enders: dict[ExecutionId, anyio.Event] = {}
         self._idle = anyio.Event()
         self._stopping = False
         self._tasks: anyio.abc.TaskGroup
@@ -125,17 +125,19 @@ class Engine:
         if runner is not None:
             runner.committed(committed)
         if execution.status.is_final:
-            for ender in self._enders.pop(execution.id, ()):
+            ender = self._enders.pop(execution.id, None)
+            if ender is not None:
                 ender.set()
 
     async def ended(self, execution_id: ExecutionId) -> Execution:
         """Return its row once its final event is durable."""
-        ender = anyio.Event()
-        self._enders.setdefault(execution_id, []).append(ender)
         while not (execution := await self.store.get(execution_id)).status.is_final:
+            ender = self._enders.setdefault(execution_id, anyio.Event())
             # Another worker may write the final event: look again, now and then.
             with anyio.move_on_after(SCAN_SECONDS):
                 await ender.wait()
+            if ender.statistics().tasks_waiting == 0:
+                self._enders.pop(execution_id, None)
         return execution
 
     # --- driving ---------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from dispatch.core.errors import (
 )
 from dispatch.core.journal import (
     DISPLAYS,
+    MAX_ENTRY_BYTES,
     Draft,
     Edge,
     Entry,
@@ -76,6 +77,7 @@ logger = logging.getLogger(__name__)
 PAGE = 64
 #: Text that is longer, or not ASCII, may be more than an entry holds, or no text at all.
 PLAIN_CHARACTERS = 1024 * 1024
+MAX_RESULT_BYTES = MAX_ENTRY_BYTES - 64 * 1024
 #: Entries from which a time limit may run.
 TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
 
@@ -224,7 +226,7 @@ class Runner:
             pass  # final by somebody else's entry
         except (Divergence, NotFound, Unprocessable) as exc:
             code = "version-missing" if isinstance(exc, NotFound) else exc.code
-            await self._host.park(self.execution, code, exc.message)
+            self._host.spawn(self._host.park, self.execution, code, exc.message)
         except asyncio.CancelledError:
             if self.state is not State.CLOSING:
                 self._scope_across_yield()
@@ -249,6 +251,8 @@ class Runner:
             await self._read_journal()
         while (restart := await self._drive_segment()) is not None:
             await self._close_generators()
+            if self.state is State.CLOSING:
+                raise asyncio.CancelledError
             self._begin(restart)
 
     def _begin(self, base: Entry) -> None:
@@ -288,12 +292,17 @@ class Runner:
         answer: Answer | Entry | None = Answer(None, None)
         while isinstance(answer, Answer):
             yielded = await self._advance(answer)
+            if self.state is State.CLOSING:
+                # Whatever an author's code makes of being cancelled is not the flow's doing.
+                raise asyncio.CancelledError
             answer = await self._take(yielded, flow)
         return answer
 
     def _shows(self, text: str) -> bool:
         """Show text, or skip what was shown before; False: it needs a closer look."""
         if self._inbox or self._outbox.is_full or not _is_plain(text):
+            return False
+        if self.state is State.CLOSING:
             return False
         show = self._machine.display()
         if show is Show.LIVE:
@@ -632,9 +641,16 @@ class _Custom(msgspec.Struct):
 
 def _recordable(result: Any) -> msgspec.Raw:
     try:
-        return msgspec.Raw(canonical.encode(result))
+        raw = canonical.encode(result)
     except FlowMistake as exc:
         raise FlowMistake(f"the result can't be recorded: {exc.message}", code=exc.code) from exc
+    # In the final event it stands as text.
+    size = len(raw if isinstance(result, str) else msgspec.json.encode(raw.decode()))
+    if size > MAX_RESULT_BYTES:
+        raise FlowMistake(
+            f"the result has {size} bytes; {MAX_RESULT_BYTES} is the limit", code="entry-too-large"
+        )
+    return msgspec.Raw(raw)
 
 
 def result_raw(placed: Draft) -> msgspec.Raw:
@@ -643,7 +659,7 @@ def result_raw(placed: Draft) -> msgspec.Raw:
 
 
 def _code_and_message(error: BaseException) -> tuple[str, str]:
-    message = str(error) or type(error).__name__
+    message = mistakes.message_of(error) or type(error).__name__
     match error:
         case FlowMistake():
             return error.code, message

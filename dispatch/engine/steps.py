@@ -80,10 +80,11 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> Draft
         try:
             value = await _attempt(step, wait, host)
             return _complete(step, wait, clock, started, value)
-        except Exception as exc:  # any error of an author's code is an outcome
-            error = exc
-        except (SystemExit, KeyboardInterrupt) as exc:  # ends the flow, not the server
-            error = RuntimeError(f"{type(exc).__name__}: {exc}")
+        except BaseException as exc:  # whatever an author's code raises is an outcome
+            # But not what it makes of being cancelled by us.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # A SystemExit, too, ends the flow and not the server.
+            error = exc if isinstance(exc, Exception) else RuntimeError(_sentence(exc))
         failed += 1
         retry_at = clock.now() + wait.backoff_seconds * 2 ** (failed - 1)
         if failed > wait.retries or isinstance(error, FlowMistake):
@@ -195,7 +196,7 @@ def _failed(
             name=wait.name,
             step_type="step",
             success=False,
-            error=str(error) or type(error).__name__,
+            error=mistakes.message_of(error) or type(error).__name__,
             error_type=type(error).__name__,
             duration_ms=round((now - started) * 1000),
             completed_at=iso(now),
@@ -205,4 +206,4 @@ def _failed(
 
 
 def _sentence(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {mistakes.message_of(error)}"

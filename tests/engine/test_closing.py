@@ -4,14 +4,14 @@ recorded.
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from dispatch import Flow, Run, flow, result, tool
+from dispatch import Flow, Run, flow, result, step, tool
 from dispatch.core.lifecycle import Status
 from tests.engine.worker import Bench
 
@@ -181,3 +181,68 @@ async def test_a_clean_shutdown_leaves_what_was_driven_runnable_and_without_a_st
         assert row.status is Status.COMPLETED
         assert row.strikes == 0
         assert await play.text() == "working done"
+
+
+async def test_what_a_body_makes_of_a_shutdown_is_not_the_flows_doing(bench: Bench) -> None:
+    begun: list[str] = []
+
+    async def until_cancelled() -> None:
+        begun.append("")
+        try:
+            await anyio.sleep_forever()
+        except BaseException as exc:
+            raise ValueError("somebody cancelled me") from exc
+
+    @flow("converts")
+    async def converts(run: Run[Any]) -> Flow:
+        yield "one "
+        if len(begun) < 2:
+            await until_cancelled()
+        yield "two"
+
+    @flow("swallows")
+    async def swallows(run: Run[Any]) -> Flow:
+        yield "one "
+        if len(begun) < 2:
+            with suppress(ValueError):
+                await until_cancelled()
+            yield "never "
+            yield tool("never")
+        yield "two"
+
+    async with bench.worker(converts, swallows) as worker:
+        plays = [await worker.dispatch(one) for one in (converts, swallows)]
+        with anyio.fail_after(5):
+            while len(begun) < 2:
+                await anyio.lowlevel.checkpoint()
+    async with bench.worker(converts, swallows) as worker:
+        for play in plays:
+            await play.at(worker).rest()
+            assert await play.at(worker).text() == "one two"
+
+
+async def test_what_a_step_makes_of_a_shutdown_is_no_attempt(bench: Bench) -> None:
+    begun: list[str] = []
+
+    @step(retries=0)
+    async def converts() -> int:
+        begun.append("")
+        if len(begun) == 1:
+            try:
+                await anyio.sleep_forever()
+            except BaseException as exc:
+                raise ValueError("somebody cancelled me") from exc
+        return len(begun)
+
+    @flow("steps")
+    async def steps(run: Run[Any]) -> Flow:
+        yield result((yield converts()))
+
+    async with bench.worker(steps) as worker:
+        play = await worker.dispatch(steps)
+        with anyio.fail_after(5):
+            while not begun:
+                await anyio.lowlevel.checkpoint()
+    async with bench.worker(steps) as worker:
+        await play.at(worker).rest()
+        assert await play.at(worker).result() == 2

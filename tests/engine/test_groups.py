@@ -203,6 +203,22 @@ async def test_a_step_that_lost_is_cancelled(bench: Bench) -> None:
         ]
 
 
+async def test_a_sleep_that_wins_over_a_step(bench: Bench) -> None:
+    @step
+    async def endless() -> None:
+        await anyio.sleep_forever()
+
+    @flow("patience")
+    async def patience(run: Run[Any]) -> Flow:
+        yield result((yield race(endless(), sleep(60))))
+
+    async with bench.worker(patience) as worker:
+        play = await worker.dispatch(patience)
+        await play.sees("dispatch.step_attempt")
+        await play.pass_time(60)
+        assert await play.result() == [1, None]
+
+
 async def test_the_first_failure_wins_a_race_too(bench: Bench) -> None:
     @flow("raises")
     async def raises(run: Run[Any]) -> Flow:

@@ -216,6 +216,17 @@ async def test_a_mistake_in_a_step_is_its_failure_and_is_not_retried(
         assert (await play.kinds()).count("dispatch.step_attempt") == 1
 
 
+@pytest.mark.parametrize("value", ["x" * 8_400_000, ['"' * 4_200_000]], ids=["text", "JSON"])
+async def test_a_result_that_is_too_large_is_a_mistake(bench: Bench, value: Any) -> None:
+    @flow("large")
+    async def large(run: Run[Any]) -> Flow:
+        yield result(value)
+
+    async with bench.worker(large) as worker:
+        play = await worker.play(large)
+        assert (await play.failure()).code == "entry-too-large"
+
+
 async def test_a_mistake_is_raised_at_its_yield_and_can_be_caught(bench: Bench) -> None:
     @flow("caught")
     async def caught(run: Run[Any]) -> Flow:

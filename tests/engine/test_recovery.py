@@ -378,6 +378,24 @@ async def test_a_version_that_is_missing_parks_until_it_is_there(bench: Bench) -
         assert await old.text() == "Welcome. "
 
 
+async def test_inputs_that_no_longer_fit_park(bench: Bench) -> None:
+    @flow("typed")
+    async def before(run: Run[dict[str, str]]) -> Flow:
+        yield tool("a")
+
+    @flow("typed")
+    async def after(run: Run[dict[str, int]]) -> Flow:
+        yield tool("a")
+
+    async with bench.worker(before) as worker:
+        play = await worker.play(before, {"number": "one"})
+    async with bench.worker(after) as worker:
+        play = play.at(worker)
+        await play.answer("a", None)
+        assert (await play.failure()).code == "inputs-invalid"
+        assert await play.status() is Status.INTERRUPTED
+
+
 # --- strikes --------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
 """Steps: what they may be, what they answer, how they fail and are attempted again."""
 
+import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
+import pytest
 from msgspec import Struct
 
 from dispatch import Flow, Run, StepFailed, flow, result, step, tool
@@ -277,6 +279,58 @@ async def test_a_system_exit_in_a_step_is_its_failure(bench: Bench) -> None:
             "SystemExit: 3",
             "KeyboardInterrupt: ",
         ]
+
+
+async def test_a_cancellation_of_its_own_is_its_failure(bench: Bench) -> None:
+    @step
+    async def cancelled_inside() -> None:
+        inner: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        inner.cancel()
+        await inner
+
+    @flow("inside")
+    async def inside(run: Run[Any]) -> Flow:
+        try:
+            yield cancelled_inside()
+        except StepFailed as failed:
+            yield result(str(failed))
+
+    async with bench.worker(inside) as worker:
+        assert await (await worker.play(inside)).result() == "CancelledError: "
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("says nothing")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(Mute(), "Mute", id="no message"),
+        pytest.param(ValueError("a\udcffb"), "a?b", id="a lone surrogate"),
+        pytest.param(ValueError("x" * 9_000_000), "x" * 10_000, id="endless"),
+    ],
+)
+async def test_whatever_an_exception_says_is_recorded(
+    bench: Bench, error: Exception, message: str
+) -> None:
+    @step
+    async def fails() -> None:
+        raise error
+
+    @flow("fails")
+    async def fails_twice(run: Run[Any]) -> Flow:
+        try:
+            yield fails()
+        except StepFailed as failed:
+            yield result(str(failed))
+        raise error
+
+    async with bench.worker(fails_twice) as worker:
+        play = await worker.play(fails_twice)
+        assert await play.output() == message
+        assert (await play.failure()).message.endswith(message)
 
 
 async def test_a_step_runs_once_its_attempt_is_durable(bench: Bench) -> None:
