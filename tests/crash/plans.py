@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import Phase as HypothesisPhase
 from hypothesis import strategies as st
 
 from dispatch import (
@@ -167,6 +169,26 @@ plans: st.SearchStrategy[Plan] = st.builds(
     undo=st.lists(_steps | _tools, max_size=2),
     tidy=st.booleans(),
 )
+
+
+def drawn(number: int, count: int) -> list[Plan]:
+    """That many plans, the same for the same number: for runs without end."""
+    found: list[Plan] = []
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[HypothesisPhase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(plans)
+    def draw(plan: Plan) -> None:
+        found.append(plan)
+
+    draw()
+    return found
 
 
 # --- the flow that carries one out ----------------------------------------------------------------

@@ -168,10 +168,17 @@ def check_prefix(cut: Cut, entries: Sequence[Entry]) -> None:
 
 def check_journal(entries: Sequence[Entry]) -> None:
     """What is true of every finished journal."""
+    check_entries(entries)
+    if entries[-1].edge is not Edge.FINAL:
+        raise Violation("no final event at the end")
+
+
+def check_entries(entries: Sequence[Entry]) -> None:
+    """What is true of every journal at any time."""
     if [entry.seq for entry in entries] != list(range(1, len(entries) + 1)):
         raise Violation("a seq is missing, or there twice")
-    if [entry.seq for entry in entries if entry.edge is Edge.FINAL] != [len(entries)]:
-        raise Violation("not one final event at the end")
+    if any(entry.edge is Edge.FINAL for entry in entries[:-1]):
+        raise Violation("something lies behind a final event")
     opened: set[str] = set()
     settled: set[str] = set()
     abandoned: set[str] = set()
