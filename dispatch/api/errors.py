@@ -59,6 +59,12 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str
     code: str
     details: Sequence[Detail] = ()
+    #: Where the guide explains the code: a path within this application.
+    guide: str
+
+
+def _body(error: str, code: str, details: Sequence[Detail] = ()) -> ErrorBody:
+    return ErrorBody(error=error, code=code, details=details, guide=f"/guide/errors#{code}")
 
 
 def json_response(
@@ -82,17 +88,16 @@ def render(exc: Exception) -> Response:
     match exc:
         case HTTPException():
             code = _HTTP_CODES.get(exc.status_code, "http")
-            body = ErrorBody(error=exc.detail, code=code)
-            return json_response(body, exc.status_code, exc.headers)
+            return json_response(_body(exc.detail, code), exc.status_code, exc.headers)
         case DispatchError() if (status := status_of(exc)) is not None:
             headers = None
             if isinstance(exc, Busy):
                 # Whole seconds: a date crashes the published client (wire 5.2).
                 headers = {"Retry-After": str(int(exc.retry_after_seconds))}
-            body = ErrorBody(error=exc.message, code=exc.code, details=exc.details)
+            body = _body(exc.message, exc.code, exc.details)
             return json_response(body, status, headers)
         case _:
-            return json_response(ErrorBody(error="internal error", code="internal"), 500)
+            return json_response(_body("internal error", "internal"), 500)
 
 
 async def answer_http(request: Request, exc: Exception) -> Response:

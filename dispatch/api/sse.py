@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import anyio
 from sse_starlette import EventSourceResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dispatch.store.base import Execution
 from dispatch.stream.hub import Hub, StreamBroken, Subscriber
@@ -48,6 +48,10 @@ class EventStream(EventSourceResponse):
             pieces = frames(self._follow(subscriber), subscriber, self._after, self._hub.clock)
             self.body_iterator = _while_somebody_reads(pieces, receive)
             await self._stream_response(send)
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        # There is no limit: a client that reads slowly is a client, and costs no more than others.
+        await send(message)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

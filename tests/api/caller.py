@@ -168,7 +168,8 @@ def refusal(answer: httpx.Response) -> tuple[int, str, Any]:
     assert answer.status_code >= 400, answer.text
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
-    assert set(body) <= {"error", "code", "details"}
+    assert set(body) <= {"error", "code", "details", "guide"}
+    assert body["guide"] == f"/guide/errors#{body['code']}"
     assert isinstance(body["error"], str)
     assert body["error"]
     return answer.status_code, body["code"], body.get("details")

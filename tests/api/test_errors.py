@@ -51,9 +51,12 @@ def test_the_body_has_error_code_and_details() -> None:
     assert answer.status_code == 400
     assert answer.body == (
         b'{"error":"said","code":"that-one","details":'
-        b'[{"message":"m","code":"c","path":"$.a"},{"message":"n"}]}'
+        b'[{"message":"m","code":"c","path":"$.a"},{"message":"n"}],'
+        b'"guide":"/guide/errors#that-one"}'
     )
-    assert render(Conflict("said")).body == b'{"error":"said","code":"conflict"}'
+    assert render(Conflict("said")).body == (
+        b'{"error":"said","code":"conflict","guide":"/guide/errors#conflict"}'
+    )
 
 
 def test_busy_says_when_in_whole_seconds() -> None:
@@ -66,7 +69,7 @@ def test_what_is_not_meant_for_callers_is_told_without_detail(exc: Exception) ->
     answer = render(exc)
     assert (answer.status_code, answer.body) == (
         500,
-        b'{"error":"internal error","code":"internal"}',
+        b'{"error":"internal error","code":"internal","guide":"/guide/errors#internal"}',
     )
 
 

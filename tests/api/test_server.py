@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import anyio
 import httpx
@@ -50,6 +51,12 @@ async def test_a_server_whose_store_fails_is_live_and_not_ready(
     answer = await caller.get("/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
     assert "store" in answer.json()["reason"]
+
+
+async def test_without_a_default_flow_a_dispatch_has_to_name_one(caller: Caller) -> None:
+    bodies: list[Any] = [{}, {"messages": []}]
+    for body in bodies:
+        assert (await caller.refused("/v1/dispatch", body))[:2] == (400, "no-target")
 
 
 # --- mounted --------------------------------------------------------------------------------------
@@ -133,6 +140,7 @@ def test_flows_may_be_modules_flows_or_a_registry(
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_frozen_client_does_not_keep_the_server(
     tmp_path: Path, own_flows: list[FlowVersion]
 ) -> None:

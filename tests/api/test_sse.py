@@ -1,0 +1,70 @@
+"""That a client that has left is forgotten, in silence and in a flood."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from starlette.types import Message
+
+from dispatch.api.sse import _while_somebody_reads
+from dispatch.app import create_app
+from dispatch.flow import FlowVersion
+from dispatch.settings import Settings
+from tests.api.caller import Caller
+from tests.api.flows import Gate, flows
+from tests.serving import serve
+
+
+@pytest.fixture(scope="module")
+def own_flows() -> list[FlowVersion]:
+    return flows(Gate())
+
+
+async def test_a_reader_that_leaves_a_silent_stream_is_forgotten(
+    tmp_path: Path, own_flows: list[FlowVersion]
+) -> None:
+    app = create_app(own_flows, tmp_path / "dispatch.db", Settings(ping_seconds=0.05))
+    async with serve(app) as url, httpx.AsyncClient(base_url=url) as http:
+        caller, hub = Caller(http, app, Gate()), app.state.hub
+        async with caller.beginning("POST", "/v1/dispatch", {"flowId": "nap"}) as opened:
+            await opened.until(lambda told: bool(told.text))
+            assert len(hub._followed) == 1
+        with anyio.fail_after(10):
+            while hub._followed:
+                await anyio.lowlevel.checkpoint()
+
+
+async def flood() -> AsyncIterator[bytes]:
+    while True:
+        yield b"event: text_delta\n\n"
+
+
+async def nobody() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def somebody() -> Message:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_reader_that_leaves_a_flood_is_forgotten() -> None:
+    count = 0
+    async for _ in _while_somebody_reads(flood(), nobody):
+        count += 1
+    assert 0 < count < 1000
+
+
+async def test_a_reader_that_stays_gets_the_flood() -> None:
+    count = 0
+    pieces = _while_somebody_reads(flood(), somebody)
+    async for _ in pieces:
+        count += 1
+        if count == 1000:
+            break
+    await pieces.aclose()
+    assert count == 1000
