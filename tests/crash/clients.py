@@ -99,12 +99,12 @@ class Client:
         unfinished = [one for one in told.executions.values() if not one.is_final]
         try:
             if not unfinished or rng.random() < 0.25:
-                await self._dispatch()
+                await self.dispatch(rng.choice(FLOWS), streams=rng.random() < 0.8)
                 return
             one = rng.choice(unfinished[-60:])
             deed = rng.choices(
                 [self._answer, self._tail, self._repeat, self._cancel, self._ask_nonsense],
-                [8, 5, 3, 1, 1],
+                [8, 4, 5, 1, 1],
             )[0]
             await deed(one)
         except _GONE:
@@ -116,9 +116,8 @@ class Client:
 
     # --- deeds ------------------------------------------------------------------------------------
 
-    async def _dispatch(self) -> None:
-        flow = self._rng.choice(FLOWS)
-        body = {"flow": {"id": flow}, "options": {"streamResponse": self._rng.random() < 0.8}}
+    async def dispatch(self, flow: str, *, streams: bool) -> None:
+        body = {"flow": {"id": flow}, "options": {"streamResponse": streams}}
         async with self._post("/v1/dispatch", body) as answer:
             if answer.status_code // 100 != 2:
                 self._told.counts[f"dispatch {answer.status_code}"] += 1
@@ -126,7 +125,7 @@ class Client:
             one = self._told.of(answer.headers["x-execution-id"])
             one.flow, one.left_alone = flow, self._rng.random() < 0.05
             self._told.counts["executions"] += 1
-            if body["options"] == {"streamResponse": True}:
+            if streams:
                 await self._read(answer, first=1)
             else:
                 await answer.aread()

@@ -54,6 +54,10 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "DISPATCH_TRACES": str(self.traces),
+            "DISPATCH_JOURNALS": str(self.db),
+        }
         self._life = ExitStack()
         self._child: Child
 
@@ -61,7 +65,7 @@ class Server:
         await anyio.to_thread.run_sync(self._start)
 
     def _start(self) -> None:
-        os.environ |= {"DISPATCH_TRACES": str(self.traces), "DISPATCH_JOURNALS": str(self.db)}
+        os.environ |= self.environment
         self._child = self._life.enter_context(serving(self.db, FLOWS, port=self.port))
 
     async def kill(self) -> None:
