@@ -18,4 +18,3 @@ def _flows_are_made_in_tests(blockbuster: BlockBuster) -> None:
     """`@flow` reads the source of its function: at import, but here while the loop runs."""
     for function in blockbuster.functions.values():
         function.can_block_in("dispatch/mistakes.py", "check_flow")
-        function.can_block_in("dispatch/store/aside.py", "_nap")

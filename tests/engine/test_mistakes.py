@@ -216,6 +216,7 @@ async def test_a_mistake_in_a_step_is_its_failure_and_is_not_retried(
         assert (await play.kinds()).count("dispatch.step_attempt") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["x" * 8_400_000, ['"' * 4_200_000]], ids=["text", "JSON"])
 async def test_a_result_that_is_too_large_is_a_mistake(bench: Bench, value: Any) -> None:
     @flow("large")

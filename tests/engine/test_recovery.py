@@ -412,6 +412,7 @@ async def until_driven(play: Play) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.slow
 async def test_the_third_death_in_a_row_parks(bench: Bench) -> None:
     async with bench.worker(deadly) as worker:
         play = await worker.dispatch(deadly)
@@ -496,6 +497,7 @@ async def test_a_warm_generator_is_not_used_once_another_worker_has_driven(bench
         assert await play.result() == [1, 2, 3]
 
 
+@pytest.mark.slow
 async def test_a_journal_of_many_pages_is_replayed_whole(bench: Bench) -> None:
     @flow("long")
     async def long(run: Run[Any]) -> Flow:
