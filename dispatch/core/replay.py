@@ -466,11 +466,9 @@ class Replay:
 
     def _head(self, now: float) -> list[Draft]:
         """The head of a new leg, if the last one has ended and the flow is about to go on."""
-        return (
-            []
-            if self.leg_open or self.replaying
-            else [resumed_head(self.base.kind, self.base.flow, now)]
-        )
+        if self.leg_open or self.replaying:
+            return []
+        return [resumed_head(self.base.kind, self.base.flow, now)]
 
     def _turn(self, leaves: list[LeafNode], now: float) -> list[Draft]:
         """The caller's turn, as far as it has not been told in this leg."""

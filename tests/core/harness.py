@@ -46,7 +46,7 @@ from dispatch.core.waits import (
 )
 
 SEED = "5eed"
-TURNS = 300
+TURNS = 100
 FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
 FINAL = ("execution_complete", "execution_error")
 

@@ -13,6 +13,8 @@ from random import Random
 from typing import Any
 
 import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from dispatch.core import replay, settle
 from dispatch.core.errors import Cancelled, FlowMistake, WaitFailed
@@ -20,9 +22,9 @@ from dispatch.core.journal import Edge, Entry, Origin, ResultSet
 from dispatch.core.projection import WaitOpened
 from dispatch.core.waits import Failed, Gather, Group, Ok, Race, Wait
 from tests.core.harness import Journal, Worker, begun
-from tests.core.plans import Plan, flow_of
+from tests.core.plans import PLANS, Plan, flow_of
 
-ROUNDS = 400
+ROUNDS = 150
 Covered = Counter[tuple[str, str, str]]
 
 
@@ -126,6 +128,33 @@ def sweep(plan: Plan, seed: int, covered: Covered, rules: Any = replay) -> int:
         _check_same_past(journal, length, first, last)
         _check_replay(again, flow, last, rules)
     return journal.last_seq
+
+
+def sweep_many(
+    examples: int, covered: Covered, rules: Any = replay, *, repeatable: bool = True
+) -> int:
+    """Sweep that many flows that Hypothesis makes up, the same ones each time if `repeatable`.
+
+    Counts the cuts. A repeatable sweep stops at the first failure as it is; another one shrinks it.
+    """
+    cuts = 0
+
+    @settings(
+        max_examples=examples,
+        derandomize=repeatable,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate] if repeatable else [Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(PLANS, st.integers(0, 2**32))
+    def run(plan: Plan, seed: int) -> None:
+        nonlocal cuts
+        cuts += sweep(plan, seed, covered, rules)
+
+    run()
+    return cuts
 
 
 def _facts(entries: list[Entry]) -> list[Any]:
