@@ -7,6 +7,7 @@ beside a journal can only follow from it (`core.projection`).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dispatch.core.errors import Conflict
+from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import DISPLAYS, EDGES, JOURNAL, Draft, Edge, Origin, entry
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import (
@@ -32,6 +34,8 @@ from dispatch.store.base import Chunk, Execution
 
 #: A chunk grows no larger than this, unless a single entry is.
 MAX_CHUNK_BYTES = 256 * 1024
+#: Executions whose framers are kept.
+MAX_FRAMERS = 1024
 
 # Looked up by kind alone: hashing an Origin costs more than all else that is done to a text delta.
 _NOTABLE = EFFECTIVE | {kind for kind, _ in EDGES}
@@ -53,6 +57,23 @@ class Growth(NamedTuple):
     execution: Execution
     chunks: list[Chunk]
     waits: list[WaitChange]
+
+
+class Framers:
+    """The framers of the executions written to last: making one costs more than using it."""
+
+    def __init__(self) -> None:
+        self._framers: OrderedDict[ExecutionId, Framer] = OrderedDict()
+
+    def of(self, execution_id: ExecutionId) -> Framer:
+        framer = self._framers.get(execution_id)
+        if framer is None:
+            framer = self._framers[execution_id] = Framer(execution_id)
+            if len(self._framers) > MAX_FRAMERS:
+                self._framers.popitem(last=False)
+        else:
+            self._framers.move_to_end(execution_id)
+        return framer
 
 
 def grow(execution: Execution, drafts: Sequence[Draft], at: float, framer: Framer) -> Growth:

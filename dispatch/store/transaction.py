@@ -7,7 +7,6 @@ operations of its batch nothing. All of it is synchronous and runs on the event 
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import WaitIssued, WaitOpened, WaitSettled
-from dispatch.core.wire import Framer
 from dispatch.store import rows
 from dispatch.store.base import (
     Appended,
@@ -30,11 +28,9 @@ from dispatch.store.base import (
     NewExecution,
     WaitRow,
 )
-from dispatch.store.growth import Growth, WaitChange, final, grow, is_progress
+from dispatch.store.growth import Framers, Growth, WaitChange, final, grow, is_progress
 
 TOMBSTONE_SECONDS = 30 * 24 * 3600
-#: Executions whose framers are kept.
-MAX_FRAMERS = 1024
 #: Chunks that one transaction purges of a deleted journal.
 PURGE_CHUNKS = 32
 
@@ -65,23 +61,6 @@ _OPEN_WAITS = (
     "WHERE execution_key = ?1 AND status = 'open' ORDER BY opened_seq"
 )
 TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?"
-
-
-class Framers:
-    """The framers of the executions written to last: making one costs more than using it."""
-
-    def __init__(self) -> None:
-        self._framers: OrderedDict[ExecutionId, Framer] = OrderedDict()
-
-    def of(self, execution_id: ExecutionId) -> Framer:
-        framer = self._framers.get(execution_id)
-        if framer is None:
-            framer = self._framers[execution_id] = Framer(execution_id)
-            if len(self._framers) > MAX_FRAMERS:
-                self._framers.popitem(last=False)
-        else:
-            self._framers.move_to_end(execution_id)
-        return framer
 
 
 class Transaction:

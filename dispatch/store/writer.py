@@ -26,7 +26,8 @@ from dispatch.core.journal import Draft
 from dispatch.store.aside import Aside
 from dispatch.store.base import Committed
 from dispatch.store.checkpoints import Checkpoints
-from dispatch.store.transaction import Framers, Transaction
+from dispatch.store.growth import Framers
+from dispatch.store.transaction import Transaction
 
 R = TypeVar("R")
 

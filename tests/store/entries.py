@@ -29,8 +29,9 @@ from dispatch.core.journal import (
     draft,
     text_delta,
 )
-from dispatch.store.base import Chunk, NewExecution, Store
+from dispatch.store.base import Change, Chunk, Decide, Execution, NewExecution, Store
 
+UNKNOWN = ExecutionId("exec_" + "0" * 32)
 FLOW, WORLD, ENGINE = Origin.FLOW, Origin.WORLD, Origin.ENGINE
 BEGIN = 1_800_000_000.0
 PATIENCE_SECONDS = 20.0
@@ -184,6 +185,16 @@ def failed() -> Draft:
 def cancelled() -> Draft:
     event = events.ExecutionComplete(kind="flow", success=False, stop_reason="cancelled")
     return draft(event, WORLD)
+
+
+def always(*drafts: Draft, wake: bool = False) -> Decide:
+    """A command that appends these whatever it sees."""
+    return lambda execution, waits: Change(drafts, wake)
+
+
+async def held(store: Store) -> Execution:
+    """A new execution of the worker `w1`."""
+    return (await store.create(new(worker="w1"))).execution
 
 
 async def chunks(store: Store, id: ExecutionId, after: int = 0) -> list[Chunk]:

@@ -10,6 +10,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.store import growth, sqlite
 from dispatch.store.base import Change, Store
 from tests.store.entries import (
+    UNKNOWN,
     approval,
     approval_turn,
     call,
@@ -24,8 +25,6 @@ from tests.store.entries import (
     texts,
     turn,
 )
-
-UNKNOWN = ExecutionId("exec_" + "0" * 32)
 
 
 async def filled(store: Store) -> ExecutionId:

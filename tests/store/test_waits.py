@@ -7,11 +7,12 @@ import pytest
 
 from dispatch.core.canonical import digest
 from dispatch.core.journal import Draft
-from dispatch.store.base import Change, Decide, Execution, Store
+from dispatch.store.base import Store
 from tests.store.entries import (
     BEGIN,
     TickingClock,
     abandoned,
+    always,
     approval,
     approval_turn,
     call,
@@ -20,21 +21,13 @@ from tests.store.entries import (
     final,
     fired,
     head,
+    held,
     hidden_output,
-    new,
     output,
     timer,
     turn,
     unanswered,
 )
-
-
-def always(*drafts: Draft) -> Decide:
-    return lambda execution, waits: Change(drafts)
-
-
-async def held(store: Store) -> Execution:
-    return (await store.create(new(worker="w1"))).execution
 
 
 async def test_a_tool_call_is_a_wait(store: Store) -> None:
