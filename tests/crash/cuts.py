@@ -12,8 +12,9 @@ from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Entry
 from dispatch.store import rows
 from dispatch.store.base import Change, Execution, NewExecution, WaitRow
+from dispatch.store.growth import Framers
 from dispatch.store.migrate import migrate
-from dispatch.store.transaction import Framers, Transaction
+from dispatch.store.transaction import Transaction
 
 # ruff's S608 sees SQL built from strings; what is built in are the column lists of `rows`.
 _EXECUTIONS = f"SELECT key, {rows.EXECUTION} FROM executions ORDER BY key"  # noqa: S608
