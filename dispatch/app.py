@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from dispatch.api import guide
 from dispatch.api.answers import Answers
 from dispatch.api.dispatch import Commands
 from dispatch.api.errors import ErrorBoundary, answer_http
@@ -105,6 +106,7 @@ def create_app(
             *Commands(engine.dispatcher, registry, answers, settings).routes(),
             *Executions(store, answers).routes(),
             *Server(registry, why_not_ready).routes(),
+            *guide.routes(),
         ],
         middleware=[
             Middleware(
