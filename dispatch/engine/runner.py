@@ -11,45 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from enum import Enum
 from types import AsyncGeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import anyio
 import msgspec
 
-from dispatch import mistakes
-from dispatch.core import canonical, events
 from dispatch.core.blocks import Blocks
 from dispatch.core.clock import Clock
 from dispatch.core.errors import (
-    Cancelled,
     Conflict,
     DispatchError,
     Divergence,
     FlowMistake,
     LeaseLost,
     NotFound,
-    StepFailed,
-    ToolFailed,
-    ToolTimeout,
     Unprocessable,
 )
 from dispatch.core.journal import (
-    DISPLAYS,
-    MAX_ENTRY_BYTES,
     Draft,
     Edge,
     Entry,
     Origin,
-    PhaseEntered,
-    ResultSet,
-    display,
-    draft,
-    entry,
     text_delta,
 )
 from dispatch.core.moves import (
@@ -67,17 +52,16 @@ from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
 from dispatch.engine import steps
+from dispatch.engine.generators import Ended, Generators
+from dispatch.engine.inbox import Inbox, read_journal
 from dispatch.engine.outbox import Outbox
+from dispatch.engine.yielded import display_draft, is_plain, outcome_of, result_raw
 from dispatch.flow import FlowVersion, Registry, Run
 from dispatch.store.base import Committed, Execution, Store
-from dispatch.yields import Phase, Result, as_wait
+from dispatch.yields import Result, as_wait
 
 logger = logging.getLogger(__name__)
 
-PAGE = 64
-#: Text that is longer, or not ASCII, may be more than an entry holds, or no text at all.
-PLAIN_CHARACTERS = 1024 * 1024
-MAX_RESULT_BYTES = MAX_ENTRY_BYTES - 64 * 1024
 #: Entries from which a time limit may run.
 TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
 
@@ -118,19 +102,6 @@ class State(Enum):
     CLOSING = "closing"
 
 
-class Ended(NamedTuple):
-    outcome: Outcome
-
-
-class Unread(NamedTuple):
-    """Entries behind `after`, up to `until`, that were appended out of this runner's sight: by
-    another process, or in the moment before it was there.
-    """
-
-    after: int
-    until: int
-
-
 class Runner:
     """Drives `execution` while it is this worker's. `start` spares reading a journal that is at
     hand.
@@ -143,13 +114,11 @@ class Runner:
         self.clock, self.threads = host.clock, host.threads
         self._host, self._start_entry = host, start
         self._outbox = self._new_outbox(execution.token)
-        self._inbox: deque[Entry | Unread] = deque()
-        self._seen_seq = execution.last_seq  # the inbox, and what was fed, reach so far
+        self._inbox = Inbox(host.store, execution.id, execution.last_seq)
         self._segment_over = False
         self._wakers: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[Any] | None = None
-        self._stack: list[AsyncGenerator[Any, Any]] = []
-        self._helper_results: list[Any] = []
+        self._generators = Generators()
         self._made: list[Wait[Any]] = []
         self._steps: dict[str, anyio.CancelScope] = {}
         self._finished: list[tuple[StepNode, Draft]] = []
@@ -161,22 +130,12 @@ class Runner:
 
     def committed(self, committed: Committed) -> None:
         """The store's listener: something was appended to this execution, perhaps by us."""
-        self._see(committed.first_seq - 1)
-        for offset, placed in enumerate(committed.drafts):
-            # Our own displays are accounted for when they are yielded.
-            if placed.origin is not Origin.FLOW or placed.kind not in DISPLAYS:
-                self._inbox.append(entry(placed, committed.first_seq + offset, committed.at))
-        self._seen_seq = committed.execution.last_seq
+        self._inbox.put(committed)
         self.execution = committed.execution
-        if committed.chunks and committed.chunks[-1].end is Edge.FINAL:
-            self._ended_from_outside()
+        if committed.drafts[-1].edge is Edge.FINAL and committed.drafts[-1].origin is Origin.WORLD:
+            # Not the flow's own end: cancel's time limit, or no way to go on.
+            self.close()
         self._wake()
-
-    def _see(self, last_seq: int) -> None:
-        """The journal reaches so far, whatever it was that was appended."""
-        if last_seq > self._seen_seq:
-            self._inbox.append(Unread(self._seen_seq, last_seq))
-            self._seen_seq = last_seq
 
     def revive(self, execution: Execution) -> bool:
         """Go on with the warm generator, if nobody else has driven the execution since."""
@@ -202,12 +161,6 @@ class Runner:
         # One that is warm ends when it is woken: a cancellation would hit its generator's clean-up.
         if self._cut_off and self._task is not None and self._outbox.broken is None:
             self._task.cancel()
-
-    def _ended_from_outside(self) -> None:
-        """A final event that the flow did not write: cancel's time limit, or an operator."""
-        final = self._inbox[-1] if self._inbox else None
-        if isinstance(final, Entry) and final.origin is Origin.WORLD:
-            self.close()
 
     # --- the driver task -------------------------------------------------------------------------
 
@@ -240,7 +193,7 @@ class Runner:
         finally:
             for scope in self._steps.values():
                 scope.cancel()
-            await self._close_generators()
+            await self._generators.close(self._host.close_seconds)
             self._host.caught_up(self)
             self._host.gone(self)
 
@@ -250,7 +203,7 @@ class Runner:
         else:
             await self._read_journal()
         while (restart := await self._drive_segment()) is not None:
-            await self._close_generators()
+            await self._generators.close(self._host.close_seconds)
             if self.state is State.CLOSING:
                 raise asyncio.CancelledError
             self._begin(restart)
@@ -264,7 +217,9 @@ class Runner:
     async def _read_journal(self) -> None:
         """Begin the current segment, and feed what is recorded of it, a page at a time."""
         execution = self.execution
-        async for past in self._read(execution.segment_seq - 1, execution.last_seq):
+        async for past in read_journal(
+            self._host.store, execution.id, execution.segment_seq - 1, execution.last_seq
+        ):
             if past.seq == execution.segment_seq:
                 self._begin(past)
             else:
@@ -288,10 +243,10 @@ class Runner:
         self._run.as_of(machine.now, machine.messages)
         self._made = []
         MADE.set(self._made)
-        self._stack, self._helper_results = [flow(self._run)], [None]
+        self._generators.push(flow(self._run))
         answer: Answer | Entry | None = Answer(None, None)
         while isinstance(answer, Answer):
-            yielded = await self._advance(answer)
+            yielded = await self._generators.advance(answer, self._shows)
             if self.state is State.CLOSING:
                 # Whatever an author's code makes of being cancelled is not the flow's doing.
                 raise asyncio.CancelledError
@@ -300,7 +255,7 @@ class Runner:
 
     def _shows(self, text: str) -> bool:
         """Show text, or skip what was shown before; False: it needs a closer look."""
-        if self._inbox or self._outbox.is_full or not _is_plain(text):
+        if self._inbox or self._outbox.is_full or not is_plain(text):
             return False
         if self.state is State.CLOSING:
             return False
@@ -314,7 +269,7 @@ class Runner:
         machine = self._machine
         await self._feed()
         if isinstance(yielded, str):
-            if yielded and not _is_plain(yielded):
+            if yielded and not is_plain(yielded):
                 # Before it is counted: what the journal can't hold was not shown.
                 try:
                     text_delta("", yielded, Origin.FLOW)
@@ -332,7 +287,7 @@ class Runner:
                     pass
             return Answer(None, None)
         if isinstance(yielded, Ended):
-            machine.end(yielded.outcome)
+            machine.end(self._outcome(yielded.error))
             return await self._settle()
         yielded = as_wait(yielded)
         if isinstance(yielded, Wait):
@@ -343,25 +298,24 @@ class Runner:
             machine.wait(yielded)
             return await self._settle()
         if isinstance(yielded, AsyncGeneratorType):
-            self._stack.append(yielded)
-            self._helper_results.append(None)
+            self._generators.push(yielded)
             return Answer(None, None)
-        if isinstance(yielded, Result) and len(self._stack) > 1:
-            self._helper_results[-1] = yielded.value
+        if isinstance(yielded, Result) and self._generators.in_helper:
+            self._generators.set_result(yielded.value)
             return Answer(None, None)
         return await self._show(yielded)
 
     async def _show(self, yielded: Any) -> Answer | Entry | None:
         """A display that is not plain text."""
         try:
-            drafts = self._display_drafts(yielded)
+            placed = display_draft(yielded)
         except FlowMistake as exc:
             return Answer(None, self._located(exc))
         match self._machine.display():
             case Show.LIVE:
                 if isinstance(yielded, Result):
-                    self._machine.result = result_raw(drafts[-1])
-                self._outbox.put([*self._blocks.close(), *drafts])
+                    self._machine.result = result_raw(placed)
+                self._outbox.put([*self._blocks.close(), placed])
                 await self._outbox.room()
             case Show.HOLD:
                 return await self._settle()
@@ -371,18 +325,7 @@ class Runner:
 
     def _located(self, mistake: FlowMistake) -> FlowMistake:
         """The same, with the place of the yield."""
-        where = mistakes.suspended_at(self._stack[-1])
-        return FlowMistake(f"{mistake.message} ({where})", code=mistake.code)
-
-    def _display_drafts(self, yielded: Any) -> list[Draft]:
-        match yielded:
-            case Result(value):
-                return [draft(ResultSet(value=_recordable(value)), Origin.FLOW)]
-            case Phase(name):
-                return [draft(PhaseEntered(name=name), Origin.FLOW)]
-            case events.EventBase() if yielded.type_name() in DISPLAYS:
-                return [display(yielded, Origin.FLOW)]
-        raise mistakes.explain_yield(yielded)
+        return FlowMistake(f"{mistake.message} ({self._generators.where})", code=mistake.code)
 
     async def _settle(self) -> Answer | Entry | None:
         """Obey the machine until it answers the flow (`Answer`), begins a segment (`Entry`) or has
@@ -425,77 +368,31 @@ class Runner:
         if self.state is State.CLOSING:
             raise asyncio.CancelledError
 
-    # --- the generator ---------------------------------------------------------------------------
-
-    async def _advance(self, answer: Answer) -> Any:
-        """Send or throw into the innermost generator; give back what is yielded, or `Ended`."""
-        while True:
-            generator = self._stack[-1]
-            try:
-                if answer.error is not None:
-                    yielded = await generator.athrow(answer.error)
-                else:
-                    yielded = await generator.asend(answer.value)
-                # Plain text, live, with nothing in the inbox, is most of what ever happens.
-                while yielded.__class__ is str and self._shows(yielded):
-                    yielded = await generator.asend(None)
-                return yielded
-            except StopAsyncIteration:
-                answer = Answer(self._helper_results[-1], None)
-            except asyncio.CancelledError as exc:
-                if self._task is not None and self._task.cancelling():
-                    raise
-                answer = Answer(None, exc)
-            except BaseException as exc:  # SystemExit too ends the flow, not the server
-                answer = Answer(None, exc)
-            if len(self._stack) == 1:
-                return Ended(self._outcome(answer.error))
-            self._stack.pop()
-            self._helper_results.pop()
+    # --- ends -------------------------------------------------------------------------------------
 
     def _outcome(self, error: BaseException | None) -> Outcome:
-        if error is None:
-            if self._made:
-                wait = self._made[0]
-                error = FlowMistake(
-                    f"{wait!r} was made and never yielded, so it was never done: "
-                    f"write `yield` before it ({wait.where})"
-                )
-            else:
-                return Outcome()
-        logger.info(
-            "flow %s failed",
-            self.execution.flow,
-            exc_info=error,
-            extra={"execution_id": self.execution.id},
-        )
-        return Outcome(error, *_code_and_message(error))
-
-    async def _close_generators(self) -> None:
-        """Python's own closing, innermost first; nothing that it does is recorded."""
-        while self._stack:
-            generator = self._stack.pop()
-            where = mistakes.suspended_at(generator)
-            try:
-                async with asyncio.timeout(self._host.close_seconds):
-                    await generator.aclose()
-            except TimeoutError:
-                logger.warning("%s: closing took longer than %g s", where, self._host.close_seconds)
-            except BaseException as exc:  # what an author's clean-up raises is not the execution's
-                if "ignored GeneratorExit" in str(exc):
-                    where = mistakes.suspended_at(generator)
-                    logger.warning("%s: a yield while closing is ignored", where)
-                else:
-                    logger.warning("%s: raised while closing", where, exc_info=True)
+        if error is None and self._made:
+            wait = self._made[0]
+            error = FlowMistake(
+                f"{wait!r} was made and never yielded, so it was never done: "
+                f"write `yield` before it ({wait.where})"
+            )
+        if error is not None:
+            logger.info(
+                "flow %s failed",
+                self.execution.flow,
+                exc_info=error,
+                extra={"execution_id": self.execution.id},
+            )
+        return outcome_of(error)
 
     def _scope_across_yield(self) -> None:
-        where = mistakes.suspended_at(self._stack[-1]) if self._stack else "?"
         self._host.spawn(
             self._host.fail,
             self.execution,
             "scope-across-yield",
             "a cancel scope or task group was left open across a yield and cancelled the flow "
-            f"from inside: use the timeout= of a step or tool, or race ({where})",
+            f"from inside: use the timeout= of a step or tool, or race ({self._generators.where})",
         )
 
     # --- appending and feeding -------------------------------------------------------------------
@@ -503,13 +400,7 @@ class Runner:
     async def _feed(self) -> None:
         machine = self._machine
         while self._inbox and not self._segment_over:
-            entry = self._inbox[0]
-            if isinstance(entry, Unread):
-                read = [past async for past in self._read(entry.after, entry.until)]
-                self._inbox.popleft()
-                self._inbox.extendleft(reversed(read))
-                continue
-            self._inbox.popleft()
+            entry = await self._inbox.take()
             if entry.seq <= machine.fed_seq:
                 continue
             machine.feed(entry)
@@ -522,7 +413,7 @@ class Runner:
                 if scope is not None:
                     scope.cancel()
         if not self._segment_over:
-            machine.fed_seq = max(machine.fed_seq, self._seen_seq)
+            machine.fed_seq = max(machine.fed_seq, self._inbox.seen_seq)
 
     async def _append(self, drafts: list[Draft], *, release: bool = False) -> bool:
         """Append if nothing unseen has arrived. False: decide anew."""
@@ -540,7 +431,7 @@ class Runner:
             if any(placed.kind in TIMED for placed in drafts):
                 self._host.timer_set()
         else:
-            self._see(appended.last_seq)
+            self._inbox.see(appended.last_seq)
         return appended.landed
 
     async def _append_finished(self) -> None:
@@ -551,18 +442,6 @@ class Runner:
             if wanted and not await self._append([done for _, done in wanted]):
                 self._finished[:0] = wanted
             await self._feed()
-
-    async def _read(self, after: int, until: int) -> AsyncGenerator[Entry, None]:
-        """The journal behind `after` up to `until`, a page at a time."""
-        id = self.execution.id
-        while after < until:
-            chunks = await self._host.store.read(id, after=after, until=until, limit=PAGE)
-            if not chunks:
-                raise LeaseLost(f"the journal of {id} ends before seq {until}: it was deleted")
-            for chunk in chunks:
-                for past in chunk.entries():
-                    yield past
-            after = chunks[-1].last_seq
 
     # --- steps (steps.StepHost) ------------------------------------------------------------------
 
@@ -619,57 +498,3 @@ class Runner:
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wakers.append(waker)
         await waker
-
-
-def _is_plain(text: str) -> bool:
-    """Whether `text` is sure to fit an entry, and not empty: almost all text is."""
-    if not 0 < len(text) <= PLAIN_CHARACTERS:
-        return False
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-class _Value(msgspec.Struct):
-    value: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Custom(msgspec.Struct):
-    value: _Value
-
-
-def _recordable(result: Any) -> msgspec.Raw:
-    try:
-        raw = canonical.encode(result)
-    except FlowMistake as exc:
-        raise FlowMistake(f"the result can't be recorded: {exc.message}", code=exc.code) from exc
-    # In the final event it stands as text.
-    size = len(raw if isinstance(result, str) else msgspec.json.encode(raw.decode()))
-    if size > MAX_RESULT_BYTES:
-        raise FlowMistake(
-            f"the result has {size} bytes; {MAX_RESULT_BYTES} is the limit", code="entry-too-large"
-        )
-    return msgspec.Raw(raw)
-
-
-def result_raw(placed: Draft) -> msgspec.Raw:
-    """The JSON of a result that has just been drafted."""
-    return msgspec.json.decode(b'{"type":"custom"' + placed.rest, type=_Custom).value.value
-
-
-def _code_and_message(error: BaseException) -> tuple[str, str]:
-    message = mistakes.message_of(error) or type(error).__name__
-    match error:
-        case FlowMistake():
-            return error.code, message
-        case ToolTimeout():
-            return "tool-timeout", message
-        case ToolFailed():
-            return "tool-failed", f"{error.name}: {message}"
-        case StepFailed():
-            return "step-failed", f"{error.name}: {error.type_name}: {message}"
-        case Cancelled():
-            return "flow-failed", "Cancelled was raised, and no cancel was asked for"
-        case _:
-            return "flow-failed", f"{type(error).__name__}: {message}"

@@ -1,0 +1,75 @@
+"""What was appended to a live execution, in the order of its journal, until its driver takes it.
+
+The store tells each commit of this process. What it did not tell, because another process committed
+it, or nobody was here yet to be told, shows as a gap and is read from the store when it is its
+turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+from dispatch.core.errors import LeaseLost
+from dispatch.core.ids import ExecutionId
+from dispatch.core.journal import DISPLAYS, Entry, Origin, entry
+from dispatch.store.base import Committed, Store
+
+PAGE = 64
+
+
+class _Unread(NamedTuple):
+    """Entries behind `after`, up to `until`."""
+
+    after: int
+    until: int
+
+
+class Inbox:
+    """Begins behind `seen_seq`: the inbox, and what was taken from it, reach so far."""
+
+    def __init__(self, store: Store, execution_id: ExecutionId, seen_seq: int):
+        self.seen_seq = seen_seq
+        self._store, self._id = store, execution_id
+        self._entries: deque[Entry | _Unread] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def put(self, committed: Committed) -> None:
+        """Take what one commit appended, but for the driver's own displays: they are counted."""
+        self.see(committed.first_seq - 1)
+        for offset, placed in enumerate(committed.drafts):
+            if placed.origin is not Origin.FLOW or placed.kind not in DISPLAYS:
+                self._entries.append(entry(placed, committed.first_seq + offset, committed.at))
+        self.seen_seq = committed.execution.last_seq
+
+    def see(self, last_seq: int) -> None:
+        """The journal reaches so far, whatever it was that was appended."""
+        if last_seq > self.seen_seq:
+            self._entries.append(_Unread(self.seen_seq, last_seq))
+            self.seen_seq = last_seq
+
+    async def take(self) -> Entry:
+        """The next entry. There must be one."""
+        while isinstance(first := self._entries[0], _Unread):
+            read = [past async for past in read_journal(self._store, self._id, *first)]
+            self._entries.popleft()
+            self._entries.extendleft(reversed(read))
+        self._entries.popleft()
+        return first
+
+
+async def read_journal(
+    store: Store, execution_id: ExecutionId, after: int, until: int
+) -> AsyncGenerator[Entry, None]:
+    """The journal behind `after` up to `until`, a page at a time."""
+    while after < until:
+        chunks = await store.read(execution_id, after=after, until=until, limit=PAGE)
+        if not chunks:
+            raise LeaseLost(f"the journal of {execution_id} ends before seq {until}: it is deleted")
+        for chunk in chunks:
+            for past in chunk.entries():
+                yield past
+        after = chunks[-1].last_seq
