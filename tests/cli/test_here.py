@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from dispatch.cli import main
-from tests.cli.process import SERVED, Ended, dispatch, end, execution_in, line_with, started
+from tests.cli.process import (
+    PATIENCE_SECONDS,
+    SERVED,
+    Ended,
+    dispatch,
+    end,
+    execution_in,
+    line_with,
+    started,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +76,18 @@ def test_ctrl_c_leaves_it_to_whoever_opens_the_file_next(tmp_path: Path) -> None
     id = execution_in(interrupted.err)
     cancelled = dispatch("cancel", id, SERVED, cwd=tmp_path)
     assert (cancelled.code, cancelled.out) == (0, f"{id} cancelled\n")
+
+
+def test_a_reader_that_leaves_ends_the_command_and_no_more(tmp_path: Path) -> None:
+    many = '{"count": 20000, "size": 20}'
+    command = ("run", "tokens", "dispatch.examples", "--json", "--inputs", many)
+    with started(*command, cwd=tmp_path) as process:
+        line_with(process, "text_delta")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(PATIENCE_SECONDS) == 1
 
 
 def test_what_keeps_the_flows_from_loading_is_one_sentence(shell: Shell, tmp_path: Path) -> None:
