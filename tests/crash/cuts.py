@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Entry
 from dispatch.store import rows
-from dispatch.store.base import Change, Execution, NewExecution, WaitRow
+from dispatch.store.base import Change, Chunk, Execution, NewExecution, WaitRow
 from dispatch.store.growth import Framers
 from dispatch.store.migrate import migrate
 from dispatch.store.transaction import Transaction
@@ -23,14 +23,17 @@ _CHUNKS = f"SELECT {rows.CHUNK} FROM journal WHERE execution_key = ? ORDER BY la
 
 
 class Journal(NamedTuple):
-    """An execution as a file holds it. `ends` are the seqs after which a transaction, or a leg's
-    piece of one, ended.
-    """
+    """An execution as a file holds it."""
 
     execution: Execution
     waits: list[WaitRow]
     entries: list[Entry]
-    ends: set[int]
+    chunks: list[Chunk]
+
+    @property
+    def ends(self) -> set[int]:
+        """The seqs after which a transaction, or a leg's piece of one, ended."""
+        return {chunk.last_seq for chunk in self.chunks}
 
 
 class Cut(NamedTuple):
@@ -64,7 +67,7 @@ def read_journals(path: Path) -> list[Journal]:
                 rows.to_execution(found[1:]),
                 [rows.to_wait(row) for row in db.execute(_WAITS, found[:1])],
                 [entry for chunk in chunks for entry in chunk.entries()],
-                {chunk.last_seq for chunk in chunks},
+                chunks,
             )
             for found in db.execute(_EXECUTIONS).fetchall()
             for chunks in [[rows.to_chunk(row) for row in db.execute(_CHUNKS, found[:1])]]
@@ -93,9 +96,10 @@ def _write(db: sqlite3.Connection, cut: Cut, framers: Framers) -> None:
     """Append it again, transaction by transaction, as the store does: rows follow from entries."""
     original = cut.journal.execution
     pending: list[Entry] = []
+    ends = cut.journal.ends
     for entry in cut.entries:
         pending.append(entry)
-        if entry.seq not in cut.journal.ends and entry.seq != cut.length:
+        if entry.seq not in ends and entry.seq != cut.length:
             continue
         drafts, at = [draft_of(one) for one in pending], pending[-1].at
         transaction = Transaction(db, at, framers)

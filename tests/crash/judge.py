@@ -14,7 +14,7 @@ from dispatch.core.lifecycle import Status
 from tests.crash.clients import ASKING, Call, Execution, Told
 from tests.crash.cuts import Journal, read_journals
 from tests.crash.sweep import check_entries, id_of
-from tests.crash.world import Violation, shown
+from tests.crash.watch import Violation, shown
 
 #: A step's call, and the entry of its completion, are timed by two clocks that read alike, one of
 # them to the millisecond.

@@ -29,7 +29,7 @@ from tests.crash.clients import Client, Execution, Told
 from tests.crash.judge import judge
 from tests.crash.plans import PlanFlows, drawn
 from tests.crash.sweep import Covered, report, sweep
-from tests.crash.world import Violation
+from tests.crash.watch import Violation
 
 FLOWS = Path(__file__).with_name("flows.py")
 CLIENTS = 24

@@ -13,21 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 from unittest.mock import patch
 
 import anyio
 import msgspec
 
 from dispatch.core.ids import ExecutionId
-from dispatch.core.journal import DISPLAYS, Edge, Entry, Origin
+from dispatch.core.journal import Edge, Entry
 from dispatch.core.projection import CANCEL_TIMER, WaitOpened, WaitSettled, effects
-from dispatch.engine import runner
 from dispatch.engine.dispatcher import Start
-from dispatch.flow import Registry
-from dispatch.store.base import Execution
 from tests.crash.cuts import Cut, Journal, read_journals, rows_that_follow, write_cuts
-from tests.crash.world import Flows, HandClock, StepLab, Violation, World, live, shown
+from tests.crash.replays import check_replay
+from tests.crash.watch import Violation, shown
+from tests.crash.world import Flows, World, live
 
 BEGIN_AT = 1_750_000_000.0
 #: Crowds larger than this are recovered in pieces.
@@ -232,117 +230,6 @@ def check_rows(folder: Path, journals: Sequence[Journal]) -> None:
         if rows_that_follow(kept) != rows_that_follow(made):
             raise Violation(f"the rows are {kept}, and from the journal follow {made}")
     remove(folder, rebuilt)
-
-
-# --- replay ---------------------------------------------------------------------------------------
-
-
-class _NoWork(StepLab):
-    """The side of flows that are only replayed."""
-
-    def __init__(self) -> None:
-        self.traces: dict[str, Any] = {}
-
-    async def work(self, execution_id: str, name: str, how: str) -> int:
-        raise Violation(f"a replay runs {name}")
-
-    def work_in_thread(self, execution_id: str, name: str) -> int:
-        raise Violation(f"a replay runs {name}")
-
-
-class _OnlyReplays:
-    """A host that lets its runner do nothing but replay."""
-
-    def __init__(self, registry: Registry, now: float):
-        self.registry, self.clock, self.store = registry, HandClock(now), self
-        self.threads = anyio.CapacityLimiter(1)
-        self.problems: list[str] = []
-
-    async def append(self, *what: Any, **_: Any) -> Any:
-        self.problems.append(f"appends {what}")
-        raise Violation("a replay appends")
-
-    def spawn(self, function: Any, *args: Any) -> None:
-        self.problems.append(f"does {function} {args}")
-
-    async def park(self, execution: Execution, code: str, message: str) -> None:
-        self.problems.append(f"parks it: {code}, {message}")
-
-    fail = park
-
-    async def release(self, execution: Execution) -> None:
-        self.problems.append("lets go of it")
-
-    def suspended(self, _: Any) -> None:
-        self.problems.append("suspends")
-
-    def timer_set(self) -> None:
-        pass
-
-    def caught_up(self, _: Any) -> None:
-        pass
-
-    def gone(self, _: Any) -> None:
-        pass
-
-
-def _counting(shown_again: list[str]) -> Any:
-    """The machine, taking down what becomes of each display."""
-
-    obeyed: Any = vars(runner)["Replay"]  # perhaps a broken copy
-
-    class Counting(obeyed):  # type: ignore[misc]
-        def display(self) -> Any:
-            show = super().display()
-            if show.name != "HOLD":
-                shown_again.append(show.name)
-            return show
-
-    return Counting
-
-
-async def check_replay(flows: Flows, journal: Journal) -> None:
-    """A replay of every segment of a finished journal appends nothing, and ends as it ended."""
-    entries = journal.entries
-    bases = [entry.seq for entry in entries if entry.kind == "dispatch.continued" or entry.seq == 1]
-    traces: dict[str, Any] = {}
-    for base, until in zip(bases, [*bases[1:], len(entries)], strict=True):
-        lab = _NoWork()
-        flows.lab = lab
-        host = _OnlyReplays(flows.registry, entries[-1].at)
-        driver = runner.Runner(host, journal.execution)  # type: ignore[arg-type]
-        segment, shown_again = entries[base:until], list[str]()
-        with patch.object(runner, "Replay", _counting(shown_again)):
-            try:
-                driver._begin(entries[base - 1])
-                for past in segment:
-                    driver._machine.feed(past)
-                    driver._blocks.feed(past)
-                after = await driver._drive_segment()
-            finally:
-                await driver._close_generators()
-        displays = [one for one in segment if one.origin is Origin.FLOW and one.kind in DISPLAYS]
-        if segment[-1].origin is Origin.FLOW and len(shown_again) != len(displays):
-            raise Violation(f"{len(displays)} displays are recorded, and yielded {shown_again}")
-        ended = None if until == len(entries) else entries[until - 1]
-        if host.problems or after != ended:
-            raise Violation(f"a replay of {base} to {until}: {'; '.join(host.problems)}, {after}")
-        traces = lab.traces
-    final = entries[-1]
-    if final.origin is not Origin.FLOW:
-        return  # its flow was not asked
-    trace, recorded = traces.get(journal.execution.id), _last_result(entries)
-    if trace is not None and recorded is not None and _json(trace) != _json(recorded):
-        raise Violation(f"a replay gives {trace}, and recorded is {recorded}")
-
-
-def _last_result(entries: Sequence[Entry]) -> Any:
-    results = [entry for entry in entries if entry.kind == "dispatch.result"]
-    return msgspec.json.decode(results[-1].facts.value)["value"] if results else None
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
 
 
 # --- what was covered -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from dispatch.flow import Registry
 from tests.core.test_mutants import MUTANTS, UNBROKEN, Mutant, rules
 from tests.crash.plans import Plan, PlanFlows, plans
 from tests.crash.sweep import Covered, report, sweep
-from tests.crash.world import Violation
+from tests.crash.watch import Violation
 
 BATCHES = 6
 #: Plans that share their files, so that an engine recovers a crowd.

@@ -2,13 +2,11 @@
 executions what clients, people and time do: in any order, twice, in part, too late.
 
 An engine's life ends by a crash: the file as it is after some commit is kept, and all that this
-engine still does afterwards is nobody's business. A `Violation` is a broken promise.
+engine still does afterwards is nobody's business.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,173 +18,19 @@ import anyio.abc
 
 from dispatch.core.errors import Conflict, DispatchError, Gone, InvalidRequest, Unprocessable
 from dispatch.core.ids import ExecutionId, execution_id
-from dispatch.core.journal import AttemptStarted, Entry
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine.engine import Engine
 from dispatch.flow import Registry
-from dispatch.store.base import Committed, Execution, Store, WaitRow
+from dispatch.store.base import Execution, Store, WaitRow
 from dispatch.store.sqlite import SqliteStore
 from tests.crash.cuts import Journal
+from tests.crash.watch import StepLab, Violation, Watch, WatchedStore, shown
+from tests.engine.worker import FakeClock, Recorder
 
 #: Turns without anything new before an execution is called stuck.
 PATIENCE = 400
 NOBODY_MOVES_SECONDS = 0.004
-
-
-class Violation(AssertionError):
-    """A promise was broken."""
-
-
-class HandClock:
-    """`core.clock.Clock`, moved by `advance`."""
-
-    def __init__(self, now: float):
-        self._now = now
-        self._sleepers: list[tuple[float, anyio.Event]] = []
-
-    def now(self) -> float:
-        return self._now
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await anyio.lowlevel.checkpoint()
-            return
-        event = anyio.Event()
-        sleeper = (self._now + seconds, event)
-        self._sleepers.append(sleeper)
-        try:
-            await event.wait()
-        finally:
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
-
-    def advance(self, seconds: float) -> None:
-        self._now += seconds
-        awake = [sleeper for sleeper in self._sleepers if sleeper[0] <= self._now]
-        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self._now]
-        for _, event in awake:
-            event.set()
-
-
-class Watch:
-    """What is durable in a file while an engine writes to it, by the store's listener.
-
-    `crash_at` is the commit after which the file is kept at `crash_to`.
-    """
-
-    def __init__(self, store: SqliteStore, path: Path, crash_to: Path | None, crash_at: int):
-        self.store = store
-        self.crashed = anyio.Event()
-        self.moved: set[ExecutionId] = set()
-        self.changed = anyio.Event()
-        self.committed: list[tuple[ExecutionId, str]] = []
-        self.durable: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-        self.step_ids: dict[tuple[str, str], str] = {}
-        self._path, self._crash_to, self._crash_at = path, crash_to, crash_at
-        self._commits = 0
-
-    def listen_for(self, engine_listens: Callable[[Committed], None]) -> None:
-        """To be called when the engine has set its listener."""
-        self._tell = engine_listens
-        self.store.listener = self._listen
-
-    def _listen(self, committed: Committed) -> None:
-        id = committed.execution.id
-        for entry in committed.entries():
-            self.take(id, entry)
-        self._tell(committed)
-        self.touch(id)
-        self._commits += 1
-        if self._crash_to is not None and self._commits == self._crash_at:
-            self._crash(self._crash_to)
-
-    def take(self, id: ExecutionId, entry: Entry) -> None:
-        """An entry is durable."""
-        durable = self.durable[id]
-        match entry.kind:
-            case "step_start":
-                # One execution never has two steps of one name in these flows.
-                self.step_ids[id, entry.facts.name] = entry.facts.id
-            case "dispatch.step_attempt":
-                durable["attempt", entry.payload(AttemptStarted).step_id] += 1
-            case "step_complete":
-                # One that is abandoned while its thread sets out may still begin.
-                abandoned = entry.facts.code == "abandoned"
-                durable["abandoned" if abandoned else "complete", entry.facts.id] += 1
-            case _:
-                pass
-
-    def touch(self, id: ExecutionId) -> None:
-        self.moved.add(id)
-        self.changed.set()
-
-    def _crash(self, to: Path) -> None:
-        source, target = sqlite3.connect(self._path), sqlite3.connect(to)
-        source.backup(target)
-        # Its process is dead: a worker never probes the locks of its own.
-        target.execute("UPDATE workers SET process = 'dead'")
-        target.commit()
-        target.close()
-        source.close()
-        self.crashed.set()
-
-
-class StepLab:
-    """`plans.Lab`: counts what steps do, and holds the gated ones until the world opens."""
-
-    def __init__(self, rng: Random, watch: Watch):
-        self.gates: dict[str, list[anyio.Event]] = defaultdict(list)
-        self.traces: dict[str, Any] = {}
-        self.violations: list[str] = []
-        self._rng, self._watch = rng, watch
-        self._calls: Counter[tuple[str, str]] = Counter()
-        self._before: dict[tuple[str, str], int] = {}
-        self._lock = threading.Lock()
-
-    def found(self, execution_id: str, entries: Sequence[Entry]) -> None:
-        """What the file holds of an execution as this engine opens it."""
-        for entry in entries:
-            self._watch.take(ExecutionId(execution_id), entry)
-        for entry in entries:
-            if entry.kind == "step_start":
-                attempts = self._watch.durable[execution_id]["attempt", entry.facts.id]
-                self._before[execution_id, entry.facts.name] = attempts
-
-    async def work(self, execution_id: str, name: str, how: str) -> int:
-        if how != "part":
-            self._called(execution_id, name)
-        if how == "gated" or (how in ("stream", "part") and self._rng.random() < 0.3):
-            gate = anyio.Event()
-            self.gates[execution_id].append(gate)
-            self._watch.touch(ExecutionId(execution_id))
-            await gate.wait()
-        if how == "fails" or (how == "flaky" and self._rng.random() < 0.5):
-            raise ValueError(f"{name} {self._rng.randrange(100)}")
-        return self._rng.randrange(100)
-
-    def work_in_thread(self, execution_id: str, name: str) -> int:
-        with self._lock:
-            self._called(execution_id, name)
-            return self._rng.randrange(100)
-
-    def ended(self, execution_id: str, trace: list[Any]) -> None:
-        self.traces[execution_id] = trace
-
-    def _called(self, execution_id: str, name: str) -> None:
-        if self._watch.crashed.is_set():
-            return
-        call = (execution_id, name)
-        self._calls[call] += 1
-        step_id = self._watch.step_ids.get(call)
-        if step_id is None:
-            self.violations.append(f"{call} runs, and is not recorded")
-            return
-        durable = self._watch.durable[execution_id]
-        if durable["complete", step_id]:
-            self.violations.append(f"{call} runs again, and its result is there")
-        if durable["attempt", step_id] - self._before.get(call, 0) < self._calls[call]:
-            self.violations.append(f"{call} runs, and its attempt is not durable")
 
 
 class Flows(Protocol):
@@ -194,35 +38,6 @@ class Flows(Protocol):
 
     lab: Any
     registry: Registry
-
-
-class Recorder:
-    """Stands where the hub does; the watch has seen it all before."""
-
-    def publish(self, committed: Committed) -> None:
-        pass
-
-
-class WatchedStore:
-    """A `Store` that says when an execution was let go of: nothing is committed to its journal."""
-
-    def __init__(self, store: SqliteStore, watch: Watch):
-        self.__dict__["_store"], self.__dict__["_watch"] = store, watch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._store, name, value)
-
-    async def append(self, execution_id: ExecutionId, *args: Any, **options: Any) -> Any:
-        appended = await self._store.append(execution_id, *args, **options)
-        self._watch.touch(execution_id)
-        return appended
-
-    async def release(self, execution_id: ExecutionId, **options: Any) -> None:
-        await self._store.release(execution_id, **options)
-        self._watch.touch(execution_id)
 
 
 class SeededEngine(Engine):
@@ -245,7 +60,7 @@ class World:
         engine: Engine,
         watch: Watch,
         lab: StepLab,
-        clock: HandClock,
+        clock: FakeClock,
         rng: Random,
         *,
         mischief: float,
@@ -255,12 +70,14 @@ class World:
         self.foreign: dict[str, list[str]] = defaultdict(list)
         self.refused: Counter[str] = Counter()
         self._busy: set[ExecutionId] = set()
+        self._acts = False
         self._tasks: anyio.abc.TaskGroup
 
     async def act_until_over(self, ids: Sequence[ExecutionId]) -> None:
         """Raise `Violation` if one is parked, or if nothing moves any more."""
         alive, idle = set(ids), 0
         async with anyio.create_task_group() as self._tasks:
+            self._acts = True
             while alive and not self.watch.crashed.is_set() and not self.lab.violations:
                 with anyio.move_on_after(NOBODY_MOVES_SECONDS) as waited:
                     await self.watch.changed.wait()
@@ -280,6 +97,7 @@ class World:
                         await self._act(row, 0.0 if idle else self.mischief)
                 if idle > PATIENCE:
                     raise Violation(await self._described(min(alive)))
+            self._acts = False
             self._tasks.cancel_scope.cancel()
         if self.lab.violations:
             raise Violation("; ".join(self.lab.violations))
@@ -329,6 +147,17 @@ class World:
         finally:
             self._busy.discard(row.id)
             self.watch.touch(row.id)
+
+    async def intrude(self, id: ExecutionId) -> None:
+        """Be quicker than the driver of an execution, now and then."""
+        if not self._acts or self.rng.random() > self.mischief / 2:
+            return
+        row = await self.engine.store.get(id)
+        waits = [wait for wait in await self.engine.store.waits(id) if wait.status == "open"]
+        calls = [wait for wait in waits if wait.kind in ("tool", "approval")]
+        self._note(row, "between two entries")
+        commands = [self._messages, self._cancel, *([self._answer] * 3 if calls else [])]
+        await self._carry_out(row, self.rng.choice(commands), calls or waits)
 
     # --- what the world does ----------------------------------------------------------------------
 
@@ -420,15 +249,16 @@ async def live(
     found: Sequence[Journal] = (),
 ) -> tuple[World, bool]:
     """One engine's life on the file at `path`; whether it ended by a crash, kept at `crash_to`."""
-    clock = HandClock(now)
+    clock = FakeClock(now)
     store = SqliteStore(path, clock=clock)
     watch = Watch(store, path, crash_to, crash_at)
     lab = StepLab(rng, watch)
     for journal in found:
         lab.found(journal.execution.id, journal.entries)
     flows.lab = lab
+    watched = WatchedStore(store, watch)
     engine = SeededEngine(
-        cast(Store, WatchedStore(store, watch)),
+        cast(Store, watched),
         Recorder(),
         flows.registry,
         clock,
@@ -438,16 +268,7 @@ async def live(
     engine.rng = rng
     watch.listen_for(store.listener)
     world = World(engine, watch, lab, clock, rng, mischief=mischief)
+    watched.intrude = world.intrude
     async with store.session(worker), engine.running():
         await act(world)
     return world, watch.crashed.is_set()
-
-
-def shown(entries: Sequence[Entry]) -> str:
-    """A journal for people."""
-    lines = []
-    for entry in entries:
-        hidden = b"" if entry.private is None else b" | " + entry.private[:80]
-        line = entry.data[:160] + hidden
-        lines.append(f"{entry.seq:3} {entry.origin.value} {entry.kind:24} {line.decode()}")
-    return "\n".join(lines)
