@@ -71,7 +71,16 @@ from dispatch.core.nodes import (
     resolve,
 )
 from dispatch.core.segment import base_of
-from dispatch.core.waits import ContinueAs, Group, Leaf, StepWait, Wait
+from dispatch.core.waits import (
+    ApprovalWait,
+    ContinueAs,
+    Group,
+    Leaf,
+    SleepWait,
+    StepWait,
+    ToolWait,
+    Wait,
+)
 
 FLOW, WORLD = Origin.FLOW, Origin.WORLD
 
@@ -218,6 +227,15 @@ class Replay:
     def now(self) -> float:
         """`run.now`, likewise, in Unix seconds."""
         return self._answered_at
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether time may settle what the flow stands at."""
+        return isinstance(self._asked, Node) and any(
+            isinstance(wait, SleepWait)
+            or (isinstance(wait, ToolWait | ApprovalWait) and wait.timeout_seconds is not None)
+            for wait in (leaf.wait for leaf in leaves(self._asked))
+        )
 
     @property
     def waiting_for(self) -> list[str]:

@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 from dispatch.core.errors import LeaseLost
 from dispatch.core.ids import ExecutionId
-from dispatch.core.journal import DISPLAYS, Entry, Origin, entry
+from dispatch.core.journal import DISPLAYS, Entry, entry
 from dispatch.store.base import Committed, Store
 
 PAGE = 64
+#: Of what this process commits the machine need not be fed these: the driver's own displays are
+#: counted when they are yielded, those of steps and the edges of blocks change nothing.
+_ONLY_SEEN = DISPLAYS | {"text_start", "text_complete"}
 
 
 class _Unread(NamedTuple):
@@ -38,11 +41,11 @@ class Inbox:
         return bool(self._entries)
 
     def put(self, committed: Committed) -> None:
-        """Take what one commit appended, but for the driver's own displays: they are counted."""
+        """Take what one commit appended, but for what is only to be seen."""
         self.see(committed.first_seq - 1)
-        for offset, placed in enumerate(committed.drafts):
-            if placed.origin is not Origin.FLOW or placed.kind not in DISPLAYS:
-                self._entries.append(entry(placed, committed.first_seq + offset, committed.at))
+        for seq, placed in enumerate(committed.drafts, committed.first_seq):
+            if placed.kind not in _ONLY_SEEN:
+                self._entries.append(entry(placed, seq, committed.at))
         self.seen_seq = committed.execution.last_seq
 
     def see(self, last_seq: int) -> None:

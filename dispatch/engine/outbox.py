@@ -38,7 +38,14 @@ class Outbox:
         self._pending: list[Draft] = []
         self._under_way = False
         self._scheduled = False
+        self._closed = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._flusher: asyncio.Future[bool] | None = None
+
+    def close(self) -> None:
+        """Let its task end: the execution has been let go of, or is over."""
+        self._closed = True
+        self._tell_flusher(False)
 
     def put(self, drafts: Sequence[Draft]) -> None:
         """Append these soon, whatever else arrives."""
@@ -99,11 +106,25 @@ class Outbox:
         self._scheduled = False
         if self._pending and not self._under_way and self.broken is None:
             self._under_way = True
-            self._spawn(self._flushed)
+            if not self._tell_flusher(True):
+                self._spawn(self._flush_on)
 
-    async def _flushed(self) -> None:
+    async def _flush_on(self) -> None:
+        """Append what is pending whenever told to: a task for each time costs more than that."""
         with suppress(DispatchError):  # kept in `broken`, and the driver has been told
             await self._append()
+            while not self._closed:
+                self._flusher = asyncio.get_running_loop().create_future()
+                if await self._flusher:
+                    await self._append()
+
+    def _tell_flusher(self, more: bool) -> bool:
+        """Have it append, or look whether it is to end. False: there is none that waits."""
+        flusher, self._flusher = self._flusher, None
+        if flusher is None or flusher.done():
+            return False
+        flusher.set_result(more)
+        return True
 
     def _check(self) -> None:
         if self.broken is not None:

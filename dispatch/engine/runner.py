@@ -135,7 +135,8 @@ class Runner:
         if committed.drafts[-1].edge is Edge.FINAL and committed.drafts[-1].origin is Origin.WORLD:
             # Not the flow's own end: cancel's time limit, or no way to go on.
             self.close()
-        self._wake()
+        if self._inbox:
+            self._wake()
 
     def revive(self, execution: Execution) -> bool:
         """Go on with the warm generator, if nobody else has driven the execution since."""
@@ -194,6 +195,7 @@ class Runner:
             for scope in self._steps.values():
                 scope.cancel()
             await self._generators.close(self._host.close_seconds)
+            self._outbox.close()
             self._host.caught_up(self)
             self._host.gone(self)
 
@@ -361,6 +363,7 @@ class Runner:
     async def _stay_warm(self) -> None:
         """The execution is nobody's. Return when it is ours again; else end the task."""
         self.state = State.WARM
+        self._outbox.close()
         self._host.caught_up(self)
         self._host.suspended(self)
         while self.state is State.WARM:
@@ -420,6 +423,7 @@ class Runner:
         await self._outbox.quiet()
         if self._inbox:
             return False
+        await self._feed()  # displays of ours may have been committed meanwhile
         if drafts:
             self._outbox.put(self._blocks.close())
         elif not release:
@@ -428,7 +432,7 @@ class Runner:
             drafts, expected_seq=self._machine.fed_seq, release=release
         )
         if appended.landed:
-            if any(placed.kind in TIMED for placed in drafts):
+            if self._machine.is_timed and any(placed.kind in TIMED for placed in drafts):
                 self._host.timer_set()
         else:
             self._inbox.see(appended.last_seq)
