@@ -300,6 +300,8 @@ class Interpreter:
             answer = ["failed", exc.type_name, str(exc)]
         answer = _plain(answer)
         self.note(answer)
+        if isinstance(statement.wait, Race):
+            self.trace.append(["race", path, len(statement.wait.branches), answer])
         yield f"{path} {answer} "
         yield self.body(statement.then if self._is_odd(answer) else statement.otherwise, path + "t")
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -141,12 +141,35 @@ async def _come_to_rest(server: Server, told: Told, rng: Random) -> None:
     async with _http(server) as http:
         client = Client(http, told, rng)
         while restless:
-            restless = [one for one in restless if not await _rests(http, client, one)]
-            if time.monotonic() > patience:
+            resting: list[Execution] = []
+
+            async def look(one: Execution, resting: list[Execution] = resting) -> None:
+                if await _rests(http, client, one):
+                    resting.append(one)
+
+            await _each(restless, look)
+            ids = {one.id for one in resting}
+            restless = [one for one in restless if one.id not in ids]
+            if restless and time.monotonic() > patience:
                 for one in restless:
                     answer = await http.get(f"/v1/executions/{one.id}/status")
                     told.violated(f"{one.id} ({one.flow}) does not come to rest: {answer.text}")
                 return
+
+
+async def _each(
+    executions: Sequence[Execution], look: Callable[[Execution], Awaitable[None]]
+) -> None:
+    """A few at a time."""
+    left = list(executions)
+
+    async def work() -> None:
+        while left:
+            await look(left.pop())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(CLIENTS):
+            tasks.start_soon(work)
 
 
 async def _rests(http: httpx.AsyncClient, client: Client, one: Execution) -> bool:
@@ -167,14 +190,17 @@ async def _tell_late_joiners(server: Server, told: Told) -> None:
     """Who comes when all is over is told everything, and then that there is no more."""
     async with _http(server) as http:
         client = Client(http, told, Random(0))
-        for one in told.executions.values():
+
+        async def look(one: Execution) -> None:
             if one.left_alone and not one.is_final:
-                continue
+                return
             await client.tail(one, 0, most=1_000_000, seconds=20)
             if not one.is_final or sorted(one.events) != list(range(1, max(one.events) + 1)):
                 told.violated(f"a late joiner of {one.id} was told {sorted(one.events)}")
             elif await client.tail(one, max(one.events), most=1, seconds=20) != 204:
                 told.violated(f"{one.id} has ended, and its last cursor is not answered with 204")
+
+        await _each(list(told.executions.values()), look)
 
 
 def summary(told: Told) -> str:

@@ -19,11 +19,11 @@ import anyio
 import msgspec
 
 from dispatch.core.ids import ExecutionId
-from dispatch.core.journal import Edge, Entry
+from dispatch.core.journal import ApprovalOpened, CallPrivate, Edge, Entry, Origin
 from dispatch.core.projection import CANCEL_TIMER, WaitOpened, WaitSettled, effects
 from dispatch.engine.dispatcher import Start
 from tests.crash.cuts import Cut, Journal, read_journals, rows_that_follow, write_cuts
-from tests.crash.replays import check_replay
+from tests.crash.replays import check_replay, last_result
 from tests.crash.watch import Violation, shown
 from tests.crash.world import Flows, World, live
 
@@ -140,6 +140,7 @@ async def _recover(
         with _reported(found.entries, f"cut after {cut.length}"):
             check_prefix(cut, found.entries)
             check_journal(found.entries)
+            check_races(found.entries)
             await check_replay(flows, found)
         cover(covered, cut, foreign[cut.id])
 
@@ -169,6 +170,11 @@ def check_journal(entries: Sequence[Entry]) -> None:
     check_entries(entries)
     if entries[-1].edge is not Edge.FINAL:
         raise Violation("no final event at the end")
+    opened = {id_of(entry) for entry in entries if entry.kind in _OPENINGS}
+    settled = {id_of(entry) for entry in entries if entry.kind in _SETTLEMENTS}
+    # Whatever is left open by an end that the flow didn't come to is abandoned with it.
+    if entries[-1].origin is Origin.FLOW and opened != settled:
+        raise Violation(f"left open: {opened - settled}")
 
 
 def check_entries(entries: Sequence[Entry]) -> None:
@@ -210,6 +216,37 @@ def id_of(entry: Entry) -> str:
         value = msgspec.json.decode(bytes(facts.value) or b"{}")
         return str(value.get("id") or value.get("approvalId") or value.get("stepId") or "")
     return facts.tool_call_id or facts.approval_id or facts.id
+
+
+def check_races(entries: Sequence[Entry]) -> None:
+    """A race of calls and steps was won by the branch that was settled first."""
+    settled = {id_of(entry): entry.seq for entry in entries if entry.kind in _SETTLEMENTS}
+    places = {_place(entry): settled.get(id_of(entry)) for entry in entries}
+    trace = last_result(entries)
+    for note in trace if isinstance(trace, list) else ():
+        match note:
+            case ["race", path, int(count), [int(index), _]]:
+                seqs = [places.get(f"{path}/{number}") for number in range(count)]
+                if None not in seqs and min(seqs, key=lambda seq: seq or 0) != seqs[index]:
+                    raise Violation(f"race {path}: settled at {seqs}, and {index} has won")
+            case _:
+                pass
+
+
+def _place(entry: Entry) -> str:
+    """Where in its plan a call or a step stands, from its entry."""
+    match entry.kind:
+        case "step_start":
+            return entry.facts.name
+        case "tool_start":
+            kept = entry.hidden(CallPrivate)
+            hidden = None if kept is None else kept.parameters
+            raw = hidden if isinstance(hidden, msgspec.Raw) else entry.facts.parameters
+            return str(msgspec.json.decode(raw).get("at"))
+        case "dispatch.approval_opened":
+            return str(entry.payload(ApprovalOpened).parameters.get("at"))
+        case _:
+            return ""
 
 
 def remove(folder: Path, *databases: Path) -> None:
