@@ -53,6 +53,11 @@ def _message_of(entry: Entry) -> str:
     return error if isinstance(error, str) else str(error.get("message", error))
 
 
+def _why(wait: StepWait[Any] | ToolWait[Any], error: msgspec.ValidationError) -> str:
+    # The decoder names values, and a flow that fails by this shows it to everybody.
+    return "" if wait.private else f": {error}"
+
+
 def _step_value(wait: StepWait[Any], entry: Entry) -> tuple[Any, WaitFailed | None]:
     if not entry.facts.success:
         return None, StepFailed(
@@ -62,7 +67,7 @@ def _step_value(wait: StepWait[Any], entry: Entry) -> tuple[Any, WaitFailed | No
         return msgspec.json.decode(_result_of(entry), type=wait.returns), None
     except msgspec.ValidationError as exc:
         return None, StepFailed(
-            f"the result of {wait.name} does not fit {wait.returns}: {exc}",
+            f"the result of {wait.name} does not fit {wait.returns}{_why(wait, exc)}",
             name=wait.name,
             type_name="ResultInvalid",
         )
@@ -86,7 +91,7 @@ def _tool_value(wait: ToolWait[Any], entry: Entry) -> tuple[Any, WaitFailed | No
         return msgspec.json.decode(raw, type=wait.returns), None
     except msgspec.ValidationError as exc:
         return None, ToolFailed(
-            f"the output of {wait.name} does not fit {wait.returns}: {exc}",
+            f"the output of {wait.name} does not fit {wait.returns}{_why(wait, exc)}",
             name=wait.name,
             type_name="OutputInvalid",
         )

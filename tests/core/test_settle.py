@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -100,6 +100,13 @@ def test_an_output_that_does_not_fit_fails() -> None:
     error = tool_value("many", int).error
     assert isinstance(error, ToolFailed)
     assert error.type_name == "OutputInvalid"
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_value_that_does_not_fit_is_not_told_if_it_is_private(private: bool) -> None:
+    wait: ToolWait[Any] = ToolWait("load", {}, returns=Literal["a", "b"], private=private)
+    error = settled(wait, completed(events.ToolComplete, "hunter2", tool_call_id="c")).error
+    assert ("hunter2" in str(error)) is not private
 
 
 def text(*parts: str, **more: Any) -> dict[str, Any]:
