@@ -21,7 +21,8 @@ from dispatch.core.errors import Cancelled, FlowMistake, WaitFailed
 from dispatch.core.journal import Edge, Entry, Origin, ResultSet
 from dispatch.core.projection import WaitOpened
 from dispatch.core.waits import Failed, Gather, Group, Ok, Race, Wait
-from tests.core.harness import Journal, Worker, begun
+from tests.core.harness import Worker
+from tests.core.journals import Journal, begun
 from tests.core.plans import PLANS, Plan, flow_of
 
 ROUNDS = 150

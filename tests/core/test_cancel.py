@@ -7,19 +7,8 @@ import pytest
 
 from dispatch.core.errors import Cancelled, Divergence, WaitFailed
 from dispatch.core.journal import CancelRaised, Entry
-from tests.core.harness import (
-    Result,
-    Run,
-    Worker,
-    begun,
-    drive,
-    gather,
-    race,
-    recover,
-    sleep,
-    step,
-    tool,
-)
+from tests.core.harness import Result, Run, Worker, drive, gather, race, recover, sleep, step, tool
+from tests.core.journals import begun
 
 Yields = Generator[Any, Any, None]
 

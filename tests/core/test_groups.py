@@ -17,11 +17,11 @@ from tests.core.harness import (
     gather,
     race,
     recover,
-    settlement,
     sleep,
     step,
     tool,
 )
+from tests.core.journals import settlement
 
 Yields = Generator[Any, Any, None]
 

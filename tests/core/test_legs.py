@@ -10,12 +10,10 @@ from dispatch.core.events import ToolOrigin
 from dispatch.core.journal import ClientTool
 from dispatch.core.waits import ContinueAs
 from tests.core.harness import (
-    Journal,
     Result,
     Run,
     Worker,
     approval,
-    begun,
     drive,
     gather,
     recover,
@@ -23,6 +21,7 @@ from tests.core.harness import (
     step,
     tool,
 )
+from tests.core.journals import Journal, begun
 
 Yields = Generator[Any, Any, None]
 

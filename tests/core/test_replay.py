@@ -14,7 +14,6 @@ from tests.core.harness import (
     Run,
     Worker,
     approval,
-    begun,
     drive,
     gather,
     race,
@@ -23,6 +22,7 @@ from tests.core.harness import (
     step,
     tool,
 )
+from tests.core.journals import begun
 
 Yields = Generator[Any, Any, None]
 
