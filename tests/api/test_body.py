@@ -119,6 +119,12 @@ def test_any_bytes_are_decoded_or_refused(content: bytes) -> None:
         assert json.loads(content) == value
 
 
+def test_what_was_made_to_be_slow_is_refused_as_fast_as_anything() -> None:
+    # Quadratic time would take this over any time limit of a test.
+    with pytest.raises(InvalidRequest, match="nested"):
+        body.decode(b"[" * 129 + b'"' + b'\\"' * 1_000_000)
+
+
 # --- types ----------------------------------------------------------------------------------------
 
 WRONG: list[Any] = [None, True, 7, 1.5, "x", [], {}, [[]], [{}], ["x"], {"a": 1}]

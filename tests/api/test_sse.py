@@ -52,6 +52,17 @@ async def somebody() -> Message:
     raise AssertionError
 
 
+async def silence() -> AsyncIterator[bytes]:
+    yield b"event: text_delta\n\n"
+    while True:
+        yield b"event: ping\ndata: {}\n\n"
+
+
+async def test_a_reader_that_leaves_is_missed_at_the_first_ping() -> None:
+    pieces = [piece async for piece in _while_somebody_reads(silence(), nobody)]
+    assert pieces == [b"event: text_delta\n\n"]
+
+
 async def test_a_reader_that_leaves_a_flood_is_forgotten() -> None:
     count = 0
     async for _ in _while_somebody_reads(flood(), nobody):
