@@ -7,6 +7,7 @@ duplicate resumes too; `scripts/soak sweep --minutes N` runs the sweep without e
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
@@ -33,8 +34,10 @@ from tests.crash.watch import Violation
 
 FLOWS = Path(__file__).with_name("flows.py")
 CLIENTS = 24
-#: How long executions may take to come to rest when nobody kills or asks any more.
+#: How long nothing may happen, when nobody kills any more, before all are at rest.
 SETTLE_SECONDS = 60.0
+#: Of each violation that is told.
+MOST_CHARACTERS = 4000
 BATCH = 6
 
 
@@ -137,7 +140,7 @@ def _http(server: Server) -> httpx.AsyncClient:
 async def _come_to_rest(server: Server, told: Told, rng: Random) -> None:
     """Answer what is open, but for what is left alone; each must end, or wait for somebody."""
     restless = list(told.executions.values())
-    patience = time.monotonic() + SETTLE_SECONDS
+    patience, known = time.monotonic() + SETTLE_SECONDS, 0
     async with _http(server) as http:
         client = Client(http, told, rng)
         while restless:
@@ -150,6 +153,8 @@ async def _come_to_rest(server: Server, told: Told, rng: Random) -> None:
             await _each(restless, look)
             ids = {one.id for one in resting}
             restless = [one for one in restless if one.id not in ids]
+            if told.counts["events"] > known:  # there is progress
+                patience, known = time.monotonic() + SETTLE_SECONDS, told.counts["events"]
             if restless and time.monotonic() > patience:
                 for one in restless:
                     answer = await http.get(f"/v1/executions/{one.id}/status")
@@ -229,12 +234,13 @@ def run_soak(seconds: float, seed: int) -> int:
             file.unlink()
         folder.rmdir()
         return 0
-    _say("\n".join(told.violations[:50]))
+    _say("\n".join(one[:MOST_CHARACTERS] for one in told.violations[:20]))
     _say(f"kept: {folder}")
     return 1
 
 
 def run_sweep(seconds: float, seed: int) -> int:
+    logging.disable(logging.WARNING)  # engines that crash have much to say
     covered: Covered = Counter()
     flows, ends_at, cuts, batches = PlanFlows(), time.monotonic() + seconds, 0, 0
     while time.monotonic() < ends_at:
