@@ -23,7 +23,7 @@ Measure = Callable[[Server, "Plan"], Awaitable[Figures]]
 
 _TEXT = b"event: text_delta"
 _EXECUTION = re.compile(rb'"executionId":"([^"]+)"')
-_CALL = re.compile(rb'"toolCallId":"([^"]+)"')
+_CALL = re.compile(rb'.*"toolCallId":"([^"]+)"', re.DOTALL)
 _STAMP = re.compile(rb'"delta":"(\d+\.\d+)"')
 
 #: Latency from yield to client: so many streams, at so many seconds between their texts.
@@ -110,8 +110,7 @@ async def _cycles(server: Server, plan: Plan, clients: int) -> Figures:
 
 async def _cycle(connection: Connection) -> None:
     leg = await connection.post("/v1/dispatch", _body("weather", city="Oslo"), keep=True)
-    resume = {"executionId": _found(_EXECUTION, leg), "toolOutputs": {_found(_CALL, leg): "mild"}}
-    end = await connection.post("/v1/dispatch/resume", resume, keep=True)
+    end = await _resume(connection, leg)
     assert b"event: execution_complete" in end.body, end.body
 
 
@@ -151,8 +150,7 @@ async def first_event_loaded(server: Server, plan: Plan) -> Figures:
 
 
 async def _first_event(connection: Connection) -> float:
-    answer = await _dispatch(connection, "tokens", count=1, size=4)
-    return (answer.first_at - answer.sent_at) * 1e3
+    return _latency(await _dispatch(connection, "tokens", count=1, size=4))
 
 
 async def delay(server: Server, plan: Plan) -> Figures:
@@ -183,7 +181,7 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 # --- resume ---------------------------------------------------------------------------------------
 
 
-def resume(entries: int, share: int = 1) -> Measure:
+def resume(figure: str, entries: int, share: int = 1) -> Measure:
     """From a resume to the flow's next text, with a journal of about so many entries: the median
     over `1/share` of the probes, each of an execution of its own.
     """
@@ -194,18 +192,42 @@ def resume(entries: int, share: int = 1) -> Measure:
             for _ in range(max(plan.probes // share, 1)):
                 body = _body("aged", entries=entries)
                 leg = await connection.post("/v1/dispatch", body, keep=True)
-                answer = await connection.post(
-                    "/v1/dispatch/resume",
-                    {
-                        "executionId": _found(_EXECUTION, leg),
-                        "toolOutputs": {_found(_CALL, leg): "mild"},
-                    },
-                    marker=_TEXT,
-                )
-                latencies.append((answer.first_at - answer.sent_at) * 1e3)
-        return {f"resume_{entries}": statistics.median(latencies)}
+                latencies.append(_latency(await _resume(connection, leg)))
+        return {figure: statistics.median(latencies)}
 
     return measure
+
+
+def resume_again(figure: str, entries: int) -> Measure:
+    """The same, of a journal too long to be written anew each time: one execution for each server,
+    which each resume makes a few entries longer.
+    """
+    legs: dict[Server, Answer] = {}
+
+    async def measure(server: Server, plan: Plan) -> Figures:
+        async with server.connect() as (connection,):
+            if server not in legs:
+                body = _body("aged", entries=entries)
+                legs[server] = await connection.post("/v1/dispatch", body, keep=True)
+            leg = legs[server] = await _resume(connection, legs[server])
+        return {figure: _latency(leg)}
+
+    return measure
+
+
+async def _resume(connection: Connection, leg: Answer) -> Answer:
+    """Answer the call that `leg` has ended with."""
+    outputs = {_found(_CALL, leg): "mild"}
+    return await connection.post(
+        "/v1/dispatch/resume",
+        {"executionId": _found(_EXECUTION, leg), "toolOutputs": outputs},
+        marker=_TEXT,
+        keep=True,
+    )
+
+
+def _latency(answer: Answer) -> float:
+    return (answer.first_at - answer.sent_at) * 1e3
 
 
 # --- commits --------------------------------------------------------------------------------------
@@ -244,8 +266,14 @@ SECTIONS = {
     "latency": Section(
         ("durable", "writerless", "bare"), (first_event_idle, first_event_loaded, delay)
     ),
-    "resume": Section(
-        ("cold", "durable", "bare"), (resume(10), resume(1000, share=4), resume(100_000, share=100))
+    "warm": Section(("durable", "bare"), (resume("warm_10", 10),)),
+    "cold": Section(
+        ("cold", "bare"),
+        (
+            resume("cold_10", 10),
+            resume("cold_1000", 1000, share=8),
+            resume_again("cold_100000", 100_000),
+        ),
     ),
     "commits": Section(("busy",), (commits,)),
 }

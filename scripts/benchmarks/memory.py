@@ -35,8 +35,7 @@ from dispatch.store.base import (
     NewExecution,
     WaitRow,
 )
-from dispatch.store.growth import Growth, WaitChange, grow
-from dispatch.store.transaction import Framers
+from dispatch.store.growth import Framers, Growth, WaitChange, grow
 
 #: Executions that are over are kept until so many others are, for readers that lag behind.
 KEPT = 256

@@ -44,6 +44,8 @@ LINES = (
     Line("CPU ms a cycle, 32 clients", "cycle_cpu_ms_32", "durable", "writerless", "ratio"),
     Line("yield → client p50, ms", "delay_p50", "durable", "bare", "difference", at_most=0.3),
     Line("yield → client p99, ms", "delay_p99", "durable", "bare", "difference", at_most=5.0),
+    Line("yield → client p50, ms", "delay_p50", "durable", "writerless", "difference"),
+    Line("yield → client p99, ms", "delay_p99", "durable", "writerless", "difference"),
     Line("first event, idle, ms", "first_idle", "durable", "writerless", "ratio"),
     Line("first event, idle, ms", "first_idle", "durable", "bare", "ratio"),
     Line(
@@ -59,12 +61,12 @@ LINES = (
     Line("commit p99, loop at rest, ms", "commit_rest_p99", "busy", None, "value"),
     Line("commit p50, loop busy, ms", "commit_burn_p50", "busy", None, "value"),
     Line("commit p99, loop busy, ms", "commit_burn_p99", "busy", None, "value", at_most=10.0),
-    Line("warm resume, 10 entries, ms", "resume_10", "durable", None, "value", at_most=1.5),
-    Line("warm resume, 10 entries, ms", "resume_10", "durable", "bare", "ratio"),
-    Line("cold resume, 10 entries, ms", "resume_10", "cold", "bare", "ratio"),
-    Line("cold resume, 1 000 entries, ms", "resume_1000", "cold", None, "value", at_most=25.0),
-    Line("cold resume, 1 000 entries, ms", "resume_1000", "cold", "bare", "ratio"),
-    Line("cold resume, 100 000 entries, ms", "resume_100000", "cold", "bare", "ratio"),
+    Line("warm resume, 10 entries, ms", "warm_10", "durable", None, "value", at_most=1.5),
+    Line("warm resume, 10 entries, ms", "warm_10", "durable", "bare", "ratio"),
+    Line("cold resume, 10 entries, ms", "cold_10", "cold", "bare", "ratio"),
+    Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", None, "value", at_most=25.0),
+    Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", "bare", "ratio"),
+    Line("cold resume, 100 000 entries, ms", "cold_100000", "cold", "bare", "ratio"),
 )
 
 
