@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatch.core import replay
@@ -24,25 +24,25 @@ from dispatch.engine.dispatcher import Start
 from dispatch.examples import FLOWS
 from dispatch.flow import Registry
 from tests.core.test_mutants import MUTANTS, UNBROKEN, Mutant, rules
-from tests.crash.plans import Plan, PlanFlows, plans
+from tests.crash.plans import Plan, PlanFlows, drawn, plans
 from tests.crash.sweep import Covered, report, sweep
 from tests.crash.watch import Violation
 
-BATCHES = 6
+BATCHES = 5
 #: Plans that share their files, so that an engine recovers a crowd.
 BATCH = 6
-#: Broken copies of the rules that only show where a cancel, a race or a crash is just so.
+#: Broken copies of the rules that these flows run into soon; tests/core sees the others too.
 SHOWN_HERE = (
-    "a race is won by the last branch that is settled",
     "losers are left open",
+    "the place of Cancelled is not recorded at a yield",
+    "Cancelled leaves open what the flow stood at",
+    "a cancel is raised while recorded entries lie ahead",
     "recorded displays are shown again",
-    "a step that a crash cut off is not run again",
     "a step is run again although its result is there",
-    "a cancel waits for the answer",
+    "ids go on counting where a step is run again",
     "ids repeat in the next segment",
-    "a leg goes on without a head",
-    "run.now is when it was asked",
     "one recorded display fewer is skipped",
+    "run.now is when it was asked",
 )
 
 
@@ -114,22 +114,13 @@ def broken(stack: ExitStack, mutant: Mutant) -> None:
 
 
 def try_out(mutant: Mutant, most: int) -> None:
-    @seed(1)
-    @settings(
-        max_examples=most,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(batches(BATCH))
-    def run(batch: tuple[list[Plan], int, bool]) -> None:
-        sweep_batch(flows, batch, Counter())
-
+    """The first so many batches: the same for all."""
     flows = PlanFlows()
     with ExitStack() as stack:
         broken(stack, mutant)
-        run()
+        for number in range(most):
+            # Hypothesis would run what has failed once more, and threads may make it pass then.
+            sweep_batch(flows, (drawn(number, BATCH), number, number % 2 == 0), Counter())
 
 
 @pytest.mark.slow
