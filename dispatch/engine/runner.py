@@ -195,7 +195,6 @@ class Runner:
             for scope in self._steps.values():
                 scope.cancel()
             await self._generators.close(self._host.close_seconds)
-            self._outbox.close()
             self._host.caught_up(self)
             self._host.gone(self)
 
@@ -363,7 +362,6 @@ class Runner:
     async def _stay_warm(self) -> None:
         """The execution is nobody's. Return when it is ours again; else end the task."""
         self.state = State.WARM
-        self._outbox.close()
         self._host.caught_up(self)
         self._host.suspended(self)
         while self.state is State.WARM:
@@ -482,7 +480,7 @@ class Runner:
     # --- waiting ---------------------------------------------------------------------------------
 
     def _new_outbox(self, token: int) -> Outbox:
-        return Outbox(self._host.store, self.execution.id, token, self._host.spawn, self._wake)
+        return Outbox(self._host.store, self.execution.id, token, self._wake)
 
     def _wake(self) -> None:
         wakers, self._wakers = self._wakers, []
