@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
 @dataclass
 class Execution:
-    """All that clients know of one."""
+    """All that clients know of one. Each output and each reason is a marker of its own."""
 
     id: str
     flow: str = ""
@@ -58,12 +58,16 @@ class Execution:
 
 @dataclass
 class Told:
+    """What was acknowledged (`answers`), refused (marker by marker of an execution, with why), or
+    got no answer (`maybe`).
+    """
+
     executions: dict[str, Execution] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
-    answers: dict[Call, list[Any]] = field(default_factory=lambda: defaultdict(list))  # with 2xx
-    refused: dict[str, str] = field(default_factory=dict)  # marker -> why
-    maybe: set[str] = field(default_factory=set)  # markers of requests that got no answer
+    answers: dict[Call, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    refused: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    maybe: set[str] = field(default_factory=set)
     gaps: list[tuple[str, int, int]] = field(default_factory=list)
 
     def violated(self, what: str) -> None:
@@ -216,7 +220,7 @@ class Client:
             await answer.aread()
             if answer.status_code // 100 == 2:
                 self._told.violated(f"nonsense was taken by {one.id}")
-            self._told.refused[marker] = f"{answer.status_code} nonsense"
+            self._told.refused[one.id][marker] = f"{answer.status_code} nonsense"
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class Client:
             told.violated(f"{one.id}: {outputs} was taken, and is now {answer.text}")
         if not is_repeat:
             for output in outputs.values():
-                told.refused.setdefault(output, f"{answer.status_code} {code}")
+                told.refused[one.id].setdefault(output, f"{answer.status_code} {code}")
         if code in ("await-abandoned", "await-settled", "await-expired", "not-waiting"):
             # Somebody else was first: nobody needs to try again.
             for call in outputs:
@@ -278,7 +282,7 @@ class Client:
                 return
             await answer.aread()
             told.counts[f"approve {answer.status_code} {answer.json().get('code')}"] += 1
-            told.refused[reason] = f"{answer.status_code}"
+            told.refused[call.execution_id][reason] = f"{answer.status_code}"
             told.maybe.discard(reason)
             if answer.status_code in (409, 410):
                 told.answers.setdefault(call, [])

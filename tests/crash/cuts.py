@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,17 +61,20 @@ def under(entry: Entry, id: str, other: str) -> Entry:
 
 def read_journals(path: Path) -> list[Journal]:
     """All that a file holds, in the order of their dispatch."""
+    return list(each_journal(path))
+
+
+def each_journal(path: Path) -> Iterator[Journal]:
+    """The same, one at a time."""
     with closing(sqlite3.connect(path)) as db:
-        return [
-            Journal(
+        for found in db.execute(_EXECUTIONS).fetchall():
+            chunks = [rows.to_chunk(row) for row in db.execute(_CHUNKS, found[:1])]
+            yield Journal(
                 rows.to_execution(found[1:]),
                 [rows.to_wait(row) for row in db.execute(_WAITS, found[:1])],
                 [entry for chunk in chunks for entry in chunk.entries()],
                 chunks,
             )
-            for found in db.execute(_EXECUTIONS).fetchall()
-            for chunks in [[rows.to_chunk(row) for row in db.execute(_CHUNKS, found[:1])]]
-        ]
 
 
 def write_cuts(path: Path, cuts: Iterable[Cut], *, runnable: bool = True) -> None:

@@ -12,7 +12,7 @@ from dispatch.core.clock import parse_iso
 from dispatch.core.journal import AttemptStarted, Edge, Entry
 from dispatch.core.lifecycle import Status
 from tests.crash.clients import ASKING, Call, Execution, Told
-from tests.crash.cuts import Journal, read_journals
+from tests.crash.cuts import Journal, each_journal
 from tests.crash.sweep import check_entries, id_of
 from tests.crash.watch import Violation, shown
 
@@ -21,24 +21,35 @@ from tests.crash.watch import Violation, shown
 TICK_SECONDS = 0.002
 
 
+Answers = dict[str, dict[Call, list[str]]]
+
+
 def judge(told: Told, db: Path, traces: Path) -> list[str]:
     """All violations, each with the execution that it is about and both sides."""
-    journals = {journal.execution.id: journal for journal in read_journals(db)}
     found = list(told.violations)
     calls = _calls(traces)
-    for id, one in told.executions.items():
-        journal = journals.get(id)  # type: ignore[call-overload]
-        if journal is None:
-            found.append(f"{id} was acknowledged, and is not there")
-            continue
-        wrong = [*_against(told, one, journal), *_steps(journal, calls.get(id, {}))]
-        found += [f"{id} ({one.flow}): {what}" for what in wrong]
+    answers: Answers = defaultdict(dict)
+    for call, taken in told.answers.items():
+        answers[call.execution_id][call] = taken
+    missing = set(told.executions)
+    for journal in each_journal(db):
+        one = told.executions.get(journal.execution.id)
+        if one is None:
+            continue  # dispatched, and killed before its client was told
+        missing.discard(one.id)
+        wrong = [
+            *_against(told, answers[one.id], one, journal),
+            *_steps(journal, calls.get(one.id, {})),
+        ]
+        found += [f"{one.id} ({one.flow}): {what}" for what in wrong]
         if wrong:
             found.append(shown(journal.entries))
-    return found
+    return [*found, *(f"{id} was acknowledged, and is not there" for id in sorted(missing))]
 
 
-def _against(told: Told, one: Execution, journal: Journal) -> Iterable[str]:
+def _against(
+    told: Told, answers: dict[Call, list[str]], one: Execution, journal: Journal
+) -> Iterable[str]:
     entries = journal.entries
     try:
         check_entries(entries)
@@ -55,14 +66,14 @@ def _against(told: Told, one: Execution, journal: Journal) -> Iterable[str]:
             if not left_out <= set(ASKING) or seq <= expected:
                 yield f"a stream went from {expected - 1} to {seq}, over {left_out}"
     settled = {id_of(entry): entry for entry in entries if entry.kind in _ANSWERS}
-    for call, answers in told.answers.items():
-        if call.execution_id == one.id:
-            yield from _answered(call, answers, settled.get(call.id))
+    for call, taken in answers.items():
+        yield from _answered(call, taken, settled.get(call.id))
     # Taken for a duplicate of another client's, or never answered: then it may be recorded.
-    taken = {answer for answers in told.answers.values() for answer in answers} | told.maybe
+    allowed = {marker for taken in answers.values() for marker in taken}
     journal_text = b"".join(entry.data for entry in entries)
-    for marker, why in told.refused.items():
-        if marker not in taken and marker.encode() in journal_text:
+    for marker, why in told.refused[one.id].items():
+        is_allowed = marker in allowed or marker in told.maybe
+        if not is_allowed and marker.encode() in journal_text:
             yield f"{marker} was refused ({why}), and is recorded"
     yield from _end(one, journal)
 
