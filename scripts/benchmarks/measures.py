@@ -263,9 +263,8 @@ class Section(NamedTuple):
 SECTIONS = {
     "events": Section(("durable", "writerless", "bare"), (events_1, events_64)),
     "cycles": Section(("durable", "writerless", "bare"), (cycles_1, cycles_32)),
-    "latency": Section(
-        ("durable", "writerless", "bare"), (first_event_idle, first_event_loaded, delay)
-    ),
+    "delay": Section(("durable", "writerless", "bare"), (delay,)),
+    "first": Section(("durable", "writerless", "bare"), (first_event_idle, first_event_loaded)),
     "warm": Section(("durable", "bare"), (resume("warm_10", 10),)),
     "cold": Section(
         ("cold", "bare"),
