@@ -174,7 +174,7 @@ class Client:
         if not tools:
             await self._approve(unanswered[0])
             return
-        some = tools[: rng.randint(1, len(tools))]
+        some = tools[: rng.choice([1, len(tools)])]
         twice = rng.random()
         async with anyio.create_task_group() as tasks:
             outputs = {call: self._marker() for call in some}
@@ -258,8 +258,9 @@ class Client:
         if not is_repeat:
             for output in outputs.values():
                 told.refused[one.id].setdefault(output, f"{answer.status_code} {code}")
-        if code in ("await-abandoned", "await-settled", "await-expired", "not-waiting"):
-            # Somebody else was first: nobody needs to try again.
+        gone = ("await-abandoned", "await-settled", "await-expired", "not-waiting")
+        if code in gone and len(outputs) == 1:
+            # Somebody else was first: nobody needs to try again. (Of several, who knows which.)
             for call in outputs:
                 told.answers.setdefault(call, [])
 

@@ -33,9 +33,7 @@ def judge(told: Told, db: Path, traces: Path) -> list[str]:
         answers[call.execution_id][call] = taken
     missing = set(told.executions)
     for journal in each_journal(db):
-        one = told.executions.get(journal.execution.id)
-        if one is None:
-            continue  # dispatched, and killed before its client was told
+        one = told.of(journal.execution.id)
         missing.discard(one.id)
         wrong = [
             *_against(told, answers[one.id], one, journal),

@@ -139,6 +139,7 @@ def _http(server: Server) -> httpx.AsyncClient:
 
 async def _come_to_rest(server: Server, told: Told, rng: Random) -> None:
     """Answer what is open, but for what is left alone; each must end, or wait for somebody."""
+    await _find_unknown(server, told)
     restless = list(told.executions.values())
     patience, known = time.monotonic() + SETTLE_SECONDS, 0
     async with _http(server) as http:
@@ -160,6 +161,19 @@ async def _come_to_rest(server: Server, told: Told, rng: Random) -> None:
                     answer = await http.get(f"/v1/executions/{one.id}/status")
                     told.violated(f"{one.id} ({one.flow}) does not come to rest: {answer.text}")
                 return
+
+
+async def _find_unknown(server: Server, told: Told) -> None:
+    """Those whose server was killed before it could tell their clients: nobody answers them."""
+    before = ""
+    async with _http(server) as http:
+        while page := (await http.get(f"/v1/executions?limit=1000{before}")).json()["executions"]:
+            for listed in page:
+                if listed["executionId"] not in told.executions:
+                    one = told.of(listed["executionId"])
+                    one.flow, one.left_alone = listed["flow"], True
+                    told.counts["executions that no client knew"] += 1
+            before = f"&before={page[-1]['executionId']}"
 
 
 async def _each(
