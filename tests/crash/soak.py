@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -285,6 +286,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
+    # As Ctrl-C does: the server that was started is taken along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _say(f"seed {asked.seed}")
     run = run_sweep if asked.what == "sweep" else run_soak
     return run(asked.minutes * 60, asked.seed)
