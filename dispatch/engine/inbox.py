@@ -8,18 +8,46 @@ turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Sequence
+from typing import NamedTuple, Protocol
 
 from dispatch.core.errors import LeaseLost
 from dispatch.core.ids import ExecutionId
-from dispatch.core.journal import DISPLAYS, Entry, entry
-from dispatch.store.base import Committed, Store
+from dispatch.core.journal import DISPLAYS, Draft, Entry, entry
+from dispatch.store.base import Appended, Committed
 
 PAGE = 64
 #: Of what this process commits the machine need not be fed these: the driver's own displays are
 #: counted when they are yielded, those of steps and the edges of blocks change nothing.
 _ONLY_SEEN = DISPLAYS | {"text_start", "text_complete"}
+
+
+class Page(Protocol):
+    """Entries side by side."""
+
+    @property
+    def last_seq(self) -> int: ...
+
+    def entries(self) -> Sequence[Entry]: ...
+
+
+class Journal(Protocol):
+    """What driving an execution needs of the store; `store.base.Store` says what each promises."""
+
+    async def read(
+        self, execution_id: ExecutionId, *, after: int, until: int | None = None, limit: int = 256
+    ) -> Sequence[Page]: ...
+
+    async def append(
+        self,
+        execution_id: ExecutionId,
+        drafts: Sequence[Draft],
+        firm: Sequence[Draft] = (),
+        *,
+        expected_seq: int = 0,
+        token: int,
+        release: bool = False,
+    ) -> Appended: ...
 
 
 class _Unread(NamedTuple):
@@ -32,7 +60,7 @@ class _Unread(NamedTuple):
 class Inbox:
     """Begins behind `seen_seq`: the inbox, and what was taken from it, reach so far."""
 
-    def __init__(self, store: Store, execution_id: ExecutionId, seen_seq: int):
+    def __init__(self, store: Journal, execution_id: ExecutionId, seen_seq: int):
         self.seen_seq = seen_seq
         self._store, self._id = store, execution_id
         self._entries: deque[Entry | _Unread] = deque()
@@ -65,7 +93,7 @@ class Inbox:
 
 
 async def read_journal(
-    store: Store, execution_id: ExecutionId, after: int, until: int
+    store: Journal, execution_id: ExecutionId, after: int, until: int
 ) -> AsyncGenerator[Entry, None]:
     """The journal behind `after` up to `until`, a page at a time."""
     while after < until:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
-from dispatch.store.base import Appended, Store
+from dispatch.engine.inbox import Journal
+from dispatch.store.base import Appended
 
 WINDOW = 512
 
@@ -22,7 +23,7 @@ class Outbox:
     """
 
     def __init__(
-        self, store: Store, execution_id: ExecutionId, token: int, on_broken: Callable[[], None]
+        self, store: Journal, execution_id: ExecutionId, token: int, on_broken: Callable[[], None]
     ):
         self.token = token
         self.broken: Exception | None = None

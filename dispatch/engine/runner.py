@@ -53,11 +53,11 @@ from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
 from dispatch.engine import steps
 from dispatch.engine.generators import Ended, Generators
-from dispatch.engine.inbox import Inbox, read_journal
+from dispatch.engine.inbox import Inbox, Journal, read_journal
 from dispatch.engine.outbox import Outbox
 from dispatch.engine.yielded import display_draft, is_plain, outcome_of, result_raw
 from dispatch.flow import FlowVersion, Registry, Run
-from dispatch.store.base import Committed, Execution, Store
+from dispatch.store.base import Committed, Execution
 from dispatch.yields import Result, as_wait
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,13 @@ TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
 class Host(Protocol):
     """What a runner needs of the engine."""
 
-    store: Store
     registry: Registry
     clock: Clock
     threads: anyio.CapacityLimiter
     close_seconds: float
+
+    @property
+    def store(self) -> Journal: ...
 
     def spawn(self, function: Any, *args: Any) -> None: ...
 
@@ -125,6 +127,11 @@ class Runner:
         self._machine: Replay
         self._blocks: Blocks
         self._run: Run[Any]
+
+    @property
+    def where(self) -> str:
+        """`file:line` that the flow stands at."""
+        return self._generators.where
 
     # --- told from outside (each returns at once) ------------------------------------------------
 
@@ -326,7 +333,7 @@ class Runner:
 
     def _located(self, mistake: FlowMistake) -> FlowMistake:
         """The same, with the place of the yield."""
-        return FlowMistake(f"{mistake.message} ({self._generators.where})", code=mistake.code)
+        return FlowMistake(f"{mistake.message} ({self.where})", code=mistake.code)
 
     async def _settle(self) -> Answer | Entry | None:
         """Obey the machine until it answers the flow (`Answer`), begins a segment (`Entry`) or has
@@ -393,7 +400,7 @@ class Runner:
             self.execution,
             "scope-across-yield",
             "a cancel scope or task group was left open across a yield and cancelled the flow "
-            f"from inside: use the timeout= of a step or tool, or race ({self._generators.where})",
+            f"from inside: use the timeout= of a step or tool, or race ({self.where})",
         )
 
     # --- appending and feeding -------------------------------------------------------------------
