@@ -57,7 +57,7 @@ async def test_a_chance_in_the_body_is_a_problem_with_both_sides_and_the_line(
     chances = iter(["first", "second"])
 
     @flow("chancy")
-    async def chancy(run: Run) -> Flow:
+    async def chancy(run: Run[Any]) -> Flow:
         name = next(chances)
         yield "hm"
         yield tool(name)
@@ -82,7 +82,7 @@ async def test_steps_are_not_begun_and_clean_up_runs(bench: Bench) -> None:
         return 1
 
     @flow("worker")
-    async def worker_flow(run: Run) -> Flow:
+    async def worker_flow(run: Run[Any]) -> Flow:
         try:
             yield work()
             yield tool("ask")
@@ -105,7 +105,7 @@ async def test_only_the_last_segment_is_rehearsed(bench: Bench) -> None:
     began: list[Any] = []
 
     @flow("segments")
-    async def segments(run: Run) -> Flow:
+    async def segments(run: Run[Any]) -> Flow:
         began.append(run.state)
         if run.state is None:
             yield tool("first")
@@ -126,7 +126,7 @@ async def test_a_flow_that_awaits_without_end_is_stuck_and_says_where(bench: Ben
     never[0].set()
 
     @flow("waits")
-    async def waits(run: Run) -> Flow:
+    async def waits(run: Run[Any]) -> Flow:
         await never[0].wait()
         yield tool("ask")
 
@@ -147,7 +147,7 @@ async def test_a_flow_that_awaits_without_end_is_stuck_and_says_where(bench: Ben
 
 async def test_code_that_is_not_there_is_a_problem(bench: Bench) -> None:
     @flow("gone")
-    async def gone(run: Run) -> Flow:
+    async def gone(run: Run[Any]) -> Flow:
         yield tool("ask")
 
     async with bench.worker(gone) as worker:
