@@ -105,7 +105,7 @@ def create_app(
         routes=[
             *Commands(engine.dispatcher, registry, answers, settings).routes(),
             *Executions(store, answers).routes(),
-            *Server(registry, why_not_ready).routes(),
+            *Server(registry, why_not_ready, store.counters).routes(),
             *guide.routes(),
         ],
         middleware=[

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from dispatch import cli
 from dispatch.app import create_app
+from dispatch.core.counters import sentences
 from dispatch.core.events import TYPES
 from dispatch.core.journal import PAYLOADS
 from dispatch.core.lifecycle import Status
@@ -300,6 +301,11 @@ def test_every_setting_is_described_with_its_default(field: msgspec.structs.Fiel
     mebibytes = f"{field.default // 2**20} MiB" if field.name.endswith("_bytes") else None
     plain = "none" if field.default in (None, ()) else f"`{field.default}`"
     assert rows[0] == (mebibytes or plain)
+
+
+@pytest.mark.parametrize("name", sentences())
+def test_every_counter_is_described(name: str) -> None:
+    assert f"| `{name}` |" in prose(PACKAGE / "docs" / "operating.md")
 
 
 def test_every_option_of_serve_is_described() -> None:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dispatch.api.errors import json_response
+from dispatch.core.counters import Counters
 from dispatch.core.errors import Unavailable
 from dispatch.core.events import Kind
 from dispatch.flow import FlowVersion, Registry
@@ -31,18 +32,25 @@ class FlowDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 class Server:
     """`why_not_ready` gives the reason why commands are refused, or None."""
 
-    def __init__(self, registry: Registry, why_not_ready: Callable[[], str | None]):
+    def __init__(
+        self, registry: Registry, why_not_ready: Callable[[], str | None], counters: Counters
+    ):
         self._registry, self._why_not_ready = registry, why_not_ready
+        self._counters = counters
 
     def routes(self) -> list[Route]:
         return [
             Route("/v1/flows", self.flows, methods=["GET"]),
+            Route("/v1/counters", self.counters, methods=["GET"]),
             Route("/health/live", self.live, methods=["GET"]),
             Route("/health/ready", self.ready, methods=["GET"]),
         ]
 
     async def flows(self, _: Request) -> Response:
         return json_response({"flows": [_document(flow) for flow in self._registry]})
+
+    async def counters(self, _: Request) -> Response:
+        return json_response(self._counters)
 
     async def live(self, _: Request) -> Response:
         return json_response({"status": "live"})

@@ -22,6 +22,7 @@ from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import Conflict, DispatchError, Gone, LeaseLost, NotFound, Unavailable
 from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
+from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine.dispatcher import Dispatcher
 from dispatch.engine.nudge import Nudge
@@ -270,7 +271,7 @@ class Engine:
             return Change([draft(event, origin)])
 
         try:
-            await self.store.transact(execution.id, decide)
+            changed = await self.store.transact(execution.id, decide)
         except LeaseLost:
             logger.warning("lost the lease", extra={"execution_id": execution.id})
         except (Conflict, NotFound, Gone):
@@ -279,6 +280,9 @@ class Engine:
             # Nothing is lost: it stays ours and undriven until this worker ends, then it is
             # recovered.
             logger.exception("could not record", extra={"execution_id": execution.id})
+        else:
+            if changed.execution.status is Status.INTERRUPTED:
+                self.store.counters.count_parked(changed.execution.code or "")
 
     # --- randomness ------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from dispatch.core import wire
+from dispatch.core.counters import Counters
 from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Edge, Entry, entry
@@ -155,6 +156,7 @@ class Store(Protocol):
     """
 
     listener: Listener
+    counters: Counters
 
     @property
     def healthy(self) -> bool:

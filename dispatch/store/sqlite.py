@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 
 from dispatch.core.clock import Clock
+from dispatch.core.counters import Counters
 from dispatch.core.errors import Unavailable
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
@@ -104,6 +105,7 @@ class SqliteStore:
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
     ):
         self.listener: Listener = _ignore
+        self.counters = Counters()
         self._path = Path(path).absolute()
         self._clock, self._synchronous = clock, synchronous
         self._worker = ""
@@ -152,6 +154,7 @@ class SqliteStore:
             lambda committed: self.listener(committed),
             checkpoints,
             Aside("store-writer", self._naps),
+            self.counters,
             durable=self._synchronous == "FULL",
         )
         stack.push_async_callback(self._writer.close, CLOSE_SECONDS)
@@ -308,6 +311,7 @@ class SqliteStore:
             with self._naps.awaited():
                 return await self._pages.execute_fetchall(statement, parameters)
         except sqlite3.Error as exc:
+            self.counters.read_failures += 1
             raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
 
     async def _select(self, statement: str, *parameters: Any) -> Iterable[Any]:
@@ -316,6 +320,7 @@ class SqliteStore:
             return self._rows.execute(statement, parameters).fetchall()
         except sqlite3.Error as exc:
             if primary_code(exc) != sqlite3.SQLITE_BUSY:
+                self.counters.read_failures += 1
                 raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
         # Another process was killed within a commit, and somebody puts that right.
         return await self._fetch(statement, *parameters)

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import anyio
 
 from dispatch.core.clock import Clock
-from dispatch.core.errors import Unavailable
+from dispatch.core.counters import Counters
+from dispatch.core.errors import LeaseLost, Unavailable
 from dispatch.core.journal import Draft
 from dispatch.store.aside import Aside
 from dispatch.store.base import Committed
@@ -107,6 +108,7 @@ class Writer:
         deliver: Callable[[Committed], None],
         checkpoints: Checkpoints,
         aside: Aside,
+        counters: Counters,
         *,
         durable: bool,
     ):
@@ -122,7 +124,7 @@ class Writer:
         self._next_at = 0.0
         self._retry_at = 0.0
         self._retry_seconds = RETRY_SECONDS[0]
-        self._aside = aside
+        self._aside, self._counters = aside, counters
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -285,6 +287,7 @@ class Writer:
             _log.warning("the store works again")
             self.healthy = True
         self._retry_seconds = RETRY_SECONDS[0]
+        self._counters.commits += 1
         for committed in transaction.committed:
             try:
                 self._deliver(committed)
@@ -292,6 +295,8 @@ class Writer:
                 # It is durable, whatever the listener makes of it, and its caller must be told.
                 _log.exception("the store's listener failed")
         for operation in batch:
+            if isinstance(operation.error, LeaseLost):
+                self._counters.appends_fenced += 1
             operation.settle()
         self._checkpoints.wrote(_size(transaction))
 
@@ -299,6 +304,7 @@ class Writer:
 
     def _failed(self, batch: list[Operation], exc: Exception) -> None:
         """Nothing of `batch` has happened: a commit that reports an error is seen by nobody."""
+        self._counters.commit_failures += 1
         if self._db.in_transaction:
             with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
                 self._db.execute("ROLLBACK")

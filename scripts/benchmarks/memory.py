@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from dispatch.core.clock import Clock
+from dispatch.core.counters import Counters
 from dispatch.core.errors import LeaseLost, NotFound
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
@@ -55,6 +56,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
+        self.counters = Counters()
         self._clock = clock
         self._framers = Framers()
         self._journals: dict[ExecutionId, _Journal] = {}

@@ -53,6 +53,14 @@ async def test_a_server_whose_store_fails_is_live_and_not_ready(
     assert "store" in answer.json()["reason"]
 
 
+async def test_what_has_happened_is_counted(caller: Caller) -> None:
+    before = (await caller.get("/v1/counters")).json()
+    await caller.dispatch("talk")
+    after = (await caller.get("/v1/counters")).json()
+    assert after["commits"] > before["commits"]
+    assert after["commitFailures"] == 0
+
+
 async def test_without_a_default_flow_a_dispatch_has_to_name_one(caller: Caller) -> None:
     bodies: list[Any] = [{}, {"messages": []}]
     for body in bodies:
