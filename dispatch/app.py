@@ -89,7 +89,7 @@ def create_app(
     def why_not_ready() -> str | None:
         if not engine.accepting:
             return "the server is starting or stopping"
-        return None if store.healthy else "the store cannot be written to"
+        return None if store.fault is None else store.fault.message
 
     def stop() -> None:
         engine.accepting = False

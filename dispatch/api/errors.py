@@ -49,6 +49,9 @@ STATUSES: dict[type[DispatchError], int] = {
     Unavailable: 503,
 }
 
+#: Seconds after which what will pass may have passed: the store tries each second.
+_RETRY_AFTER = {503: 1}
+
 #: Codes of what HTTP itself refuses.
 _HTTP_CODES = {404: "not-found", 405: "method-not-allowed", 408: "body-slow"}
 
@@ -90,10 +93,9 @@ def render(exc: Exception) -> Response:
             code = _HTTP_CODES.get(exc.status_code, "http")
             return json_response(_body(exc.detail, code), exc.status_code, exc.headers)
         case DispatchError() if (status := status_of(exc)) is not None:
-            headers = None
-            if isinstance(exc, Busy):
-                # Whole seconds: a date crashes the published client (wire 5.2).
-                headers = {"Retry-After": str(int(exc.retry_after_seconds))}
+            # Whole seconds: a date crashes the published client (wire 5.2).
+            after = exc.retry_after_seconds if isinstance(exc, Busy) else _RETRY_AFTER.get(status)
+            headers = None if after is None else {"Retry-After": str(int(after))}
             body = _body(exc.message, exc.code, exc.details)
             return json_response(body, status, headers)
         case _:

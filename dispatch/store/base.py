@@ -15,6 +15,7 @@ import msgspec
 
 from dispatch.core import wire
 from dispatch.core.counters import Counters
+from dispatch.core.errors import Unavailable
 from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Edge, Entry, entry
@@ -149,7 +150,8 @@ Decide = Callable[[Execution, Sequence[WaitRow]], Change]
 
 
 class Store(Protocol):
-    """All methods raise `Unavailable` (`store-full`, `store-failed`) when the store cannot work.
+    """All methods raise `Unavailable` when the store cannot work: `store-full`, `store-failed`, or
+    `store-corrupt` where data is damaged. Then a write may have been carried out all the same.
 
     `listener` is called on the event loop, in commit order, once for each call that appended
     something, before that call returns.
@@ -159,8 +161,8 @@ class Store(Protocol):
     counters: Counters
 
     @property
-    def healthy(self) -> bool:
-        """Whether the last commit worked."""
+    def fault(self) -> Unavailable | None:
+        """Why it cannot be written to, or read; None once that works again."""
         ...
 
     def session(self, worker: str) -> AbstractAsyncContextManager[None]:

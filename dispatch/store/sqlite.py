@@ -45,7 +45,7 @@ from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoi
 from dispatch.store.migrate import migrate
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
 from dispatch.store.workers import WorkerLock, this_process
-from dispatch.store.writer import Writer, primary_code, weight
+from dispatch.store.writer import Writer, primary_code, unavailable, weight
 
 #: How long leaving the store waits for writes that cannot be carried out.
 CLOSE_SECONDS = 5.0
@@ -109,15 +109,16 @@ class SqliteStore:
         self._path = Path(path).absolute()
         self._clock, self._synchronous = clock, synchronous
         self._worker = ""
+        self._read_fault: Unavailable | None = None
         self._writer: Writer
         self._rows: sqlite3.Connection
         self._pages: aiosqlite.Connection
         self._naps: Naps
 
     @property
-    def healthy(self) -> bool:
-        """Whether the last commit worked."""
-        return self._writer.healthy
+    def fault(self) -> Unavailable | None:
+        """Why it cannot be written to, or read; None once that works again."""
+        return self._writer.fault or self._read_fault
 
     # --- session ----------------------------------------------------------------------------------
 
@@ -309,18 +310,27 @@ class SqliteStore:
         """More of them, in aiosqlite's thread."""
         try:
             with self._naps.awaited():
-                return await self._pages.execute_fetchall(statement, parameters)
+                found = await self._pages.execute_fetchall(statement, parameters)
         except sqlite3.Error as exc:
-            self.counters.read_failures += 1
-            raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
+            raise self._unreadable(exc) from exc
+        self._read_fault = None
+        return found
 
     async def _select(self, statement: str, *parameters: Any) -> Iterable[Any]:
         """A few rows, on the loop."""
         try:
-            return self._rows.execute(statement, parameters).fetchall()
+            found = self._rows.execute(statement, parameters).fetchall()
         except sqlite3.Error as exc:
             if primary_code(exc) != sqlite3.SQLITE_BUSY:
-                self.counters.read_failures += 1
-                raise Unavailable(f"the store failed: {exc}", code="store-failed") from exc
-        # Another process was killed within a commit, and somebody puts that right.
-        return await self._fetch(statement, *parameters)
+                raise self._unreadable(exc) from exc
+            # Another process was killed within a commit, and somebody puts that right.
+            return await self._fetch(statement, *parameters)
+        self._read_fault = None
+        return found
+
+    def _unreadable(self, exc: sqlite3.Error) -> Unavailable:
+        self.counters.read_failures += 1
+        failure = unavailable(exc)
+        if primary_code(exc) != sqlite3.SQLITE_CORRUPT:  # else other pages can be read
+            self._read_fault = failure
+        return failure

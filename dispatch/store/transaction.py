@@ -33,6 +33,8 @@ from dispatch.store.growth import Framers, Growth, WaitChange, final, grow, is_p
 TOMBSTONE_SECONDS = 30 * 24 * 3600
 #: Chunks that one transaction purges of a deleted journal.
 PURGE_CHUNKS = 32
+#: What there has to be room for before a disk that was full no longer is.
+ROOM_BYTES = 64 * 1024
 
 # ruff's S608 sees SQL built from strings; what is built in are the column lists of `rows`.
 _SELECT = f"SELECT {rows.EXECUTION}, key FROM executions WHERE id = ?"  # noqa: S608
@@ -248,6 +250,12 @@ class Transaction:
             return False
         db.execute("UPDATE tombstones SET execution_key = NULL WHERE execution_key = ?", (key,))
         return True
+
+    def try_room(self) -> None:
+        """See whether there is room for what commands write; it is left as it was."""
+        self.db.execute("CREATE TABLE room (filler)")
+        self.db.execute("INSERT INTO room VALUES (zeroblob(?))", (ROOM_BYTES,))
+        self.db.execute("DROP TABLE room")
 
     # --- workers ----------------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@ batch. Batches run on the event loop's own thread: a thread beside a busy loop w
 interpreter far longer than a commit takes. That is kept to a share of the loop's time. What can
 truly wait goes to a thread, and the loop does not: for another process that is writing, and for the
 disk with `synchronous=FULL`.
+
+While there is a `fault` commands are refused at once. What drivers append is kept and retried, and
+if nothing is kept an empty transaction is, so that the fault passes by itself.
 """
 
 from __future__ import annotations
@@ -46,13 +49,14 @@ BUSY_SECONDS = 5.0
 #: Pause after a failed commit: doubled with each failure in a row, up to the second.
 RETRY_SECONDS = (0.01, 1.0)
 
+#: What an operation may meet that is not its own doing, and will pass. What is not among these, a
+#: page that is damaged for example, concerns only those that need it.
 _FAULTS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
@@ -112,7 +116,7 @@ class Writer:
         *,
         durable: bool,
     ):
-        self.healthy = True
+        self.fault: Unavailable | None = None
         self._db, self._clock, self._deliver = db, clock, deliver
         self._checkpoints = checkpoints
         self._durable = durable
@@ -139,6 +143,8 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("the store is closed", code="store-failed")
+        if self.fault is not None and not kept:
+            raise Unavailable(self.fault.message, code=self.fault.code) from self.fault
         future: asyncio.Future[R] = self._loop.create_future()
         self._queue.append(Operation(run, future, kept, weight))
         self._idle.clear()
@@ -167,7 +173,8 @@ class Writer:
             return
         if not self._queue:
             self._idle.set()
-            return
+            if self.fault is None or self._closed:
+                return
         if self._turn_handle is not None or self._checkpoints.needs_gap:
             return
         self._turn_began = time.perf_counter()
@@ -188,6 +195,7 @@ class Writer:
 
     def _turn(self) -> None:
         self._turn_handle = None
+        self._idle.clear()
         batch = self._take()
         with self._paced():
             try:
@@ -213,6 +221,8 @@ class Writer:
 
     def _take(self) -> list[Operation]:
         queue = self._queue
+        if not queue:
+            return []  # is the fault over?
         batch = [queue.popleft()]
         if batch[0].alone:
             return batch
@@ -241,12 +251,14 @@ class Writer:
             if exc is None:
                 self._carry_out(batch)
             else:
-                self._failed(batch, exc)
+                self._refuse_commands(batch, exc)
 
     def _carry_out(self, batch: list[Operation]) -> None:
         """Run `batch` in the transaction just begun, and commit it."""
         transaction = Transaction(self._db, self._clock.now(), self._framers)
         try:
+            if self.fault is not None:
+                transaction.try_room()
             for operation in batch:
                 operation.error = None
                 changes = self._db.total_changes
@@ -257,16 +269,18 @@ class Writer:
                     if isinstance(exc, sqlite3.Error) or self._db.total_changes != changes:
                         raise
                     operation.error = exc
-            if self._durable:
-                self._aside.start(
-                    self._commit,
-                    lambda exc: self._committed(batch, transaction, exc),
-                    short=True,
-                )
-                return
+        except Exception as exc:
+            self._broken(batch, exc)
+            return
+        if self._durable:
+            self._aside.start(
+                self._commit, lambda exc: self._committed(batch, transaction, exc), short=True
+            )
+            return
+        try:
             self._commit()
         except Exception as exc:
-            self._failed(batch, exc)
+            self._refuse_commands(batch, exc)
         else:
             self._finish(batch, transaction)
 
@@ -280,12 +294,12 @@ class Writer:
             if exc is None:
                 self._finish(batch, transaction)
             else:
-                self._failed(batch, exc)
+                self._refuse_commands(batch, exc)
 
     def _finish(self, batch: list[Operation], transaction: Transaction) -> None:
-        if not self.healthy:
+        if self.fault is not None:
             _log.warning("the store works again")
-            self.healthy = True
+            self.fault = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._counters.commits += 1
         for committed in transaction.committed:
@@ -302,42 +316,63 @@ class Writer:
 
     # --- failures ---------------------------------------------------------------------------------
 
-    def _failed(self, batch: list[Operation], exc: Exception) -> None:
-        """Nothing of `batch` has happened: a commit that reports an error is seen by nobody."""
-        self._counters.commit_failures += 1
-        if self._db.in_transaction:
-            with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
-                self._db.execute("ROLLBACK")
-        if primary_code(exc) in _FAULTS:
+    def _broken(self, batch: list[Operation], exc: Exception) -> None:
+        """Within `batch` something failed: by a fault, or by what one of them does."""
+        if primary_code(exc) in _FAULTS or not batch:
             self._refuse_commands(batch, exc)
-        elif len(batch) > 1:
+            return
+        self._roll_back()
+        if len(batch) > 1:
             # Which one broke it? Each has its own transaction now, still in order.
             for operation in batch:
                 operation.alone = True
             self._queue.extendleft(reversed(batch))
         else:
             _log.error("a write failed", exc_info=exc)
-            failure = Unavailable(f"the store failed: {exc}", code="store-failed")
-            failure.__cause__ = exc
-            batch[0].fail(failure)
+            batch[0].fail(unavailable(exc))
 
     def _refuse_commands(self, batch: list[Operation], exc: Exception) -> None:
-        """Keep what drivers append, for a flow never sees a full disk; refuse all else; pause."""
-        if self.healthy:
+        """Keep what drivers append, for a flow never sees a full disk; refuse all else; pause.
+
+        Nothing of `batch` has happened: a commit that reports an error is seen by nobody.
+        """
+        self._roll_back()
+        failure = unavailable(exc)
+        if self.fault is None:
             _log.error("the store cannot write, and retries", exc_info=exc)
-            self.healthy = False
-        full = primary_code(exc) == sqlite3.SQLITE_FULL
-        for operation in batch:
-            if not operation.kept:
-                failure = Unavailable(
-                    "the disk is full" if full else f"the store failed: {exc}",
-                    code="store-full" if full else "store-failed",
-                )
-                failure.__cause__ = exc
-                operation.fail(failure)
-        self._queue.extendleft(reversed([operation for operation in batch if operation.kept]))
+        self.fault = failure
+        queued = [*batch, *self._queue]
+        self._queue.clear()
+        for operation in queued:
+            if operation.kept:
+                self._queue.append(operation)
+            else:
+                refusal = Unavailable(failure.message, code=failure.code)
+                refusal.__cause__ = exc
+                operation.fail(refusal)
         self._retry_at = time.perf_counter() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+
+    def _roll_back(self) -> None:
+        self._counters.commit_failures += 1
+        if self._db.in_transaction:
+            with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
+                self._db.execute("ROLLBACK")
+
+
+def unavailable(exc: Exception) -> Unavailable:
+    """What is told of a fault of the database."""
+    match primary_code(exc):
+        case sqlite3.SQLITE_FULL:
+            failure = Unavailable("the disk is full", code="store-full")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            failure = Unavailable(
+                f"the database is damaged ({exc}): restore a backup", code="store-corrupt"
+            )
+        case _:
+            failure = Unavailable(f"the store failed: {exc}", code="store-failed")
+    failure.__cause__ = exc
+    return failure
 
 
 def weight(drafts: Sequence[Draft]) -> int:

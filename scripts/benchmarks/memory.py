@@ -52,7 +52,7 @@ class _Journal:
 class MemoryStore:
     """`store.base`'s protocol, with nothing behind it."""
 
-    healthy = True
+    fault = None
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None

@@ -64,6 +64,11 @@ def test_busy_says_when_in_whole_seconds() -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
+def test_what_is_unavailable_says_when_to_try_again() -> None:
+    answer = render(Unavailable("the disk is full", code="store-full"))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 @pytest.mark.parametrize("exc", [ValueError("secret"), FlowError("secret"), KeyError("secret")])
 def test_what_is_not_meant_for_callers_is_told_without_detail(exc: Exception) -> None:
     answer = render(exc)

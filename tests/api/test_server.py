@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from dispatch.app import create_app
-from dispatch.core.errors import FlowMistake
+from dispatch.core.errors import FlowMistake, Unavailable
 from dispatch.flow import FlowVersion, Registry
 from tests.api.caller import Caller, refusal
 from tests.api.flows import Gate, flows
@@ -46,7 +46,8 @@ async def test_a_server_whose_store_fails_is_live_and_not_ready(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = caller.app.state.engine.store
-    monkeypatch.setattr(type(store), "healthy", property(lambda _: False))
+    fault = Unavailable("the disk of the store is full", code="store-full")
+    monkeypatch.setattr(type(store), "fault", property(lambda _: fault))
     assert (await caller.get("/health/live")).status_code == 200
     answer = await caller.get("/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, "not ready")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import resource
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -41,7 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: TickingClock) -
 
 async def unhealthy(store: SqliteStore) -> None:
     with anyio.fail_after(PATIENCE_SECONDS):
-        while store.healthy:
+        while store.fault is None:
             await anyio.lowlevel.checkpoint()
 
 
@@ -57,7 +58,7 @@ async def _max_pages(store: SqliteStore, pages: int) -> None:
 async def test_on_a_full_disk_appends_wait_and_commands_are_refused(store: SqliteStore) -> None:
     async with store.session("w1"):
         execution, _ = await store.create(new(worker="w1"))
-        assert store.healthy
+        assert store.fault is None
         await _max_pages(store, 1)
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
@@ -75,7 +76,7 @@ async def test_on_a_full_disk_appends_wait_and_commands_are_refused(store: Sqlit
             assert (await store.get(execution.id)).last_seq == 1
 
             await _max_pages(store, 1_000_000)
-        assert store.healthy
+        assert store.fault is None
         assert await kinds(store, execution.id) == ["execution_start"] + ["text_delta"] * 900
         assert (await store.create(new())).existed is False
 
@@ -135,8 +136,142 @@ async def test_after_an_io_error_appends_go_on(
                     with pytest.raises(Unavailable) as failed:
                         await store.create(new())
                 assert failed.value.code == "store-failed"
-            assert store.healthy
+            assert store.fault is None
             assert (await store.get(execution.id)).last_seq == 4
+
+
+# --- statements that fail -------------------------------------------------------------------------
+
+
+class Failing:
+    """A connection on which the next statement that begins with `prefix` fails with `code`, and
+    the `times - 1` after it. What it was to do is not done.
+    """
+
+    def __init__(self, db: Any, prefix: str, code: int, times: int = 1):
+        self._db, self._prefix, self._code, self.times = db, prefix, code, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if self.times and statement.startswith(self._prefix):
+            self.times -= 1
+            error = sqlite3.OperationalError(f"{self._prefix} fails")
+            error.sqlite_errorcode = self._code
+            raise error
+        return self._db.execute(statement, *parameters)
+
+
+async def passes(store: SqliteStore) -> None:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while store.fault is not None:
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "code"),
+    [
+        ("BEGIN", sqlite3.SQLITE_IOERR),
+        ("BEGIN", sqlite3.SQLITE_ERROR),
+        ("SELECT", sqlite3.SQLITE_IOERR_READ),
+        ("INSERT", sqlite3.SQLITE_FULL),
+        ("INSERT", sqlite3.SQLITE_READONLY),
+        ("UPDATE", sqlite3.SQLITE_NOMEM),
+        ("COMMIT", sqlite3.SQLITE_IOERR_WRITE),
+        ("COMMIT", sqlite3.SQLITE_IOERR_FSYNC),
+        ("COMMIT", sqlite3.SQLITE_CORRUPT),
+        ("COMMIT", sqlite3.SQLITE_ERROR),
+    ],
+)
+async def test_whatever_statement_fails_appends_are_made_once_and_commands_are_refused(
+    store: SqliteStore, prefix: str, code: int
+) -> None:
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        # BEGIN is tried twice: on the loop, and in the thread that waits for other processes.
+        failing = Failing(store._writer._db, prefix, code, times=4)
+        store._writer._db = failing  # type: ignore[assignment]
+        refused: list[str] = []
+
+        async def command() -> None:
+            try:
+                await store.create(new())
+            except Unavailable as exc:
+                refused.append(exc.code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_append, store, execution.id, 3)
+            tasks.start_soon(command)
+            tasks.start_soon(_append, store, execution.id, 2)
+        assert failing.times == 0
+        assert refused == ["store-full" if code == sqlite3.SQLITE_FULL else store_code(code)]
+        assert await kinds(store, execution.id) == ["execution_start"] + ["text_delta"] * 5
+        await passes(store)
+        await store.create(new())
+        assert store.counters.commit_failures > 0
+
+
+def store_code(code: int) -> str:
+    return "store-corrupt" if code == sqlite3.SQLITE_CORRUPT else "store-failed"
+
+
+async def test_a_rollback_that_fails_is_made_up_for(store: SqliteStore) -> None:
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        rolls_back = Failing(store._writer._db, "ROLLBACK", sqlite3.SQLITE_IOERR)
+        commits = Failing(rolls_back, "COMMIT", sqlite3.SQLITE_IOERR)
+        store._writer._db = commits  # type: ignore[assignment]
+        await _append(store, execution.id, 3)
+        assert (rolls_back.times, commits.times) == (0, 0)
+        assert await kinds(store, execution.id) == ["execution_start"] + ["text_delta"] * 3
+        await passes(store)
+
+
+async def test_a_fault_passes_by_itself_though_nobody_writes(store: SqliteStore) -> None:
+    async with store.session("w1"):
+        await _max_pages(store, 1)
+        with suppress(Unavailable):
+            while True:
+                await store.create(new())
+        tries = store.counters.commit_failures
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while store.counters.commit_failures < tries + 2:
+                await anyio.lowlevel.checkpoint()
+        assert store.fault is not None
+        assert store.fault.code == "store-full"
+        await _max_pages(store, 1_000_000)
+        await passes(store)
+        await store.create(new())
+
+
+async def test_a_damaged_page_concerns_those_alone_who_need_it(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with store.session("w1"):
+        one, _ = await store.create(new(worker="w1"))
+        other, _ = await store.create(new(worker="w1"))
+
+        class Damaged(Failing):
+            def execute(self, statement: str, *parameters: Any) -> Any:
+                self.times = int(bool(parameters) and one.id in parameters[0])
+                return super().execute(statement, *parameters)
+
+        store._writer._db = Damaged(store._writer._db, "SELECT", sqlite3.SQLITE_CORRUPT)  # type: ignore[assignment]
+        codes: list[str] = []
+
+        async def append_to_damaged() -> None:
+            with pytest.raises(Unavailable) as failed:
+                await _append(store, one.id, 1)
+            codes.append(failed.value.code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_append, store, other.id, 2)
+            tasks.start_soon(append_to_damaged)
+            tasks.start_soon(_append, store, other.id, 2)
+        assert codes == ["store-corrupt"]
+        assert (await store.get(other.id)).last_seq == 5
+        assert store.fault is None
 
 
 # --- an operation that breaks ---------------------------------------------------------------------
@@ -164,7 +299,7 @@ async def test_what_breaks_within_its_writes_fails_alone_and_keeps_the_order(
             tasks.start_soon(command, 1)
         assert seen == [4, 7]
         assert [wait.id for wait in await store.waits(execution.id)] == []
-        assert store.healthy
+        assert store.fault is None
     assert "a write failed" in caplog.text
 
 
@@ -206,7 +341,7 @@ async def test_the_loop_goes_on_while_another_process_writes(
                 await anyio.lowlevel.checkpoint()
             assert (await store.get(execution.id)).last_seq == 1
         assert (await store.get(execution.id)).last_seq == 3
-        assert store.healthy
+        assert store.fault is None
 
 
 async def test_a_lock_that_stays_is_a_fault(
@@ -219,7 +354,7 @@ async def test_a_lock_that_stays_is_a_fault(
             tasks.start_soon(_append, store, execution.id, 2)
             with pytest.raises(Unavailable), anyio.fail_after(PATIENCE_SECONDS):
                 await store.create(new())
-            assert not store.healthy
+            assert store.fault is not None
         assert (await store.get(execution.id)).last_seq == 3
 
 
@@ -240,3 +375,20 @@ def _drop(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TABLE journal")
         db.execute("DROP TABLE executions")
+
+
+async def test_a_store_that_cannot_be_read_says_so_until_it_can(store: SqliteStore) -> None:
+    async with store.session("w1"):
+        execution, _ = await store.create(new(worker="w1"))
+        rows = Failing(store._rows, "SELECT", sqlite3.SQLITE_IOERR_READ)
+        store._rows = rows  # type: ignore[assignment]
+        pages = Failing(store._pages._connection, "SELECT", sqlite3.SQLITE_IOERR_READ)
+        store._pages._connection = pages  # type: ignore[assignment]
+        for ask in (lambda: store.get(execution.id), lambda: store.read(execution.id, after=0)):
+            with pytest.raises(Unavailable) as failed:
+                await ask()
+            assert failed.value.code == "store-failed"
+            assert store.fault is failed.value
+            await ask()
+            assert store.fault is None
+        assert store.counters.read_failures == 2
