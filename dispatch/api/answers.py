@@ -6,8 +6,9 @@ From then on nothing but the journal decides what the caller sees.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import anyio
 import msgspec
@@ -25,6 +26,9 @@ from dispatch.store.base import Execution, Store
 from dispatch.stream.hub import Hub, StreamBroken, Subscriber
 from dispatch.stream.tail import Batch, events, follow_events, follow_leg, follow_legs
 
+Headers = Mapping[str, str]
+NO_HEADERS: Headers = MappingProxyType({})
+
 
 class Answers:
     """Makes responses of legs, cursors and rows."""
@@ -34,9 +38,9 @@ class Answers:
 
     # --- streams ----------------------------------------------------------------------------------
 
-    def leg_stream(self, request: Request, leg: Leg) -> Response:
+    def leg_stream(self, request: Request, leg: Leg, more: Headers = NO_HEADERS) -> Response:
         after = leg.first_seq - 1
-        return self._stream(request, leg.execution, partial(self._follow, leg), after)
+        return self._stream(request, leg.execution, partial(self._follow, leg), after, more)
 
     def event_stream(self, request: Request, execution: Execution, after: int) -> Response:
         return self._stream(
@@ -47,9 +51,15 @@ class Answers:
         )
 
     def _stream(
-        self, request: Request, execution: Execution, follow: Follow, after: int
+        self,
+        request: Request,
+        execution: Execution,
+        follow: Follow,
+        after: int,
+        more: Headers = NO_HEADERS,
     ) -> Response:
-        return EventStream(self._hub, execution, follow, after, headers(request, execution))
+        described = {**headers(request, execution), **more}
+        return EventStream(self._hub, execution, follow, after, described)
 
     def _follow(self, leg: Leg, subscriber: Subscriber) -> AsyncGenerator[Batch, None]:
         follow = follow_legs if leg.whole else follow_leg
@@ -57,22 +67,24 @@ class Answers:
 
     # --- documents --------------------------------------------------------------------------------
 
-    async def dispatched(self, request: Request, leg: Leg, conversation_id: str | None) -> Response:
+    async def dispatched(
+        self, request: Request, leg: Leg, conversation_id: str | None, more: Headers
+    ) -> Response:
         """What the first leg came to, or the handle if it takes too long."""
         done = await self._document(leg)
         if done is None:
-            return await self.handle(request, leg.execution, conversation_id)
-        return json_response(done, headers=headers(request, leg.execution))
+            return await self.handle(request, leg.execution, conversation_id, more)
+        return json_response(done, headers={**headers(request, leg.execution), **more})
 
     async def handle(
-        self, request: Request, execution: Execution, conversation_id: str | None, **more: str
+        self, request: Request, execution: Execution, conversation_id: str | None, more: Headers
     ) -> Response:
         execution = await self._store.get(execution.id)
         root = request.scope.get("root_path", "")
         return json_response(
             documents.handle(execution, root, conversation_id),
             202,
-            headers(request, execution) | more,
+            {**headers(request, execution), **more},
         )
 
     async def continued(
@@ -121,6 +133,25 @@ class Answers:
         if execution.status.is_final or execution.status is Status.INTERRUPTED:
             result = await self._newest_leg(execution)
         return json_response(documents.status_document(execution, result))
+
+    async def journal(self, execution: Execution, after: int) -> Response:
+        """The first of the events behind a cursor (wire 4.6)."""
+        rows: list[documents.JournalRow] = []
+        while len(rows) < documents.JOURNAL_ROWS:
+            chunks = await self._store.read(
+                execution.id, after=after, until=execution.last_seq, limit=64
+            )
+            if not chunks:
+                break
+            rows += [documents.journal_row(entry) for chunk in chunks for entry in chunk.entries()]
+            after = chunks[-1].last_seq
+        told = rows[: documents.JOURNAL_ROWS]
+        is_truncated = bool(told) and told[-1].seq < execution.last_seq
+        return json_response(
+            documents.Journal(
+                execution_id=execution.id, journal_events=told, truncated=is_truncated
+            )
+        )
 
     async def _newest_leg(self, execution: Execution) -> documents.Document | None:
         count = execution.last_seq - execution.leg_seq + 1

@@ -1,4 +1,6 @@
-"""Starting executions and continuing them: dispatch, resume, approve and its agent twin, retry."""
+"""Starting executions and continuing them: dispatch, resume, approve, continue, their agent twins,
+and retry.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,25 @@ from starlette.routing import Route
 from dispatch.api import body
 from dispatch.api.answers import Answers
 from dispatch.api.requests import (
+    ApprovalDecision,
     ApproveBody,
     CancelBody,
+    Continuation,
+    ContinueBody,
     DispatchBody,
+    ExecuteBody,
     ResumeBody,
     RetryBody,
+    ToolOutput,
     execution_id,
+    find_agent,
+    find_flow,
+    idempotency_key,
     start_of,
 )
 from dispatch.core.errors import InvalidRequest
 from dispatch.engine.dispatcher import Dispatcher
-from dispatch.flow import Registry
+from dispatch.flow import FlowVersion, Registry
 from dispatch.settings import Settings
 
 T = TypeVar("T")
@@ -41,50 +51,90 @@ class Commands:
             Route("/v1/dispatch", self.dispatch, methods=["POST"]),
             Route("/v1/dispatch/resume", self.resume, methods=["POST"]),
             Route("/v1/dispatch/approve", self.approve, methods=["POST"]),
-            # Persona's only way to decide; the path's id means nothing (wire 3.2).
+            Route("/v1/dispatch/continue", self.carry_on, methods=["POST"]),
+            Route("/v1/agents/{agent_id}/execute", self.execute, methods=["POST"]),
+            # Continuations are of an execution: the path's id means nothing, and Persona, which has
+            # no other way to decide, fills it with what it likes (wire 3.2).
+            Route("/v1/agents/{agent_id}/resume", self.resume, methods=["POST"]),
             Route("/v1/agents/{agent_id}/approve", self.approve, methods=["POST"]),
             Route("/v1/executions/{id}/retry", self.retry, methods=["POST"]),
             Route("/v1/executions/{id}/cancel", self.cancel, methods=["POST"]),
         ]
 
     async def dispatch(self, request: Request) -> Response:
+        raw, asked = await self._read(request, DispatchBody)
+        flow = find_flow(asked, self._registry, self._settings.default_flow)
+        return await self._dispatch(request, flow, raw, asked)
+
+    async def execute(self, request: Request) -> Response:
+        """A dispatch to the agent in the path."""
+        raw, asked = await self._read(request, ExecuteBody)
+        agent = find_agent(request.path_params["agent_id"], self._registry)
+        return await self._dispatch(request, agent, raw, asked)
+
+    async def _dispatch(
+        self, request: Request, flow: FlowVersion, raw: dict[str, Any], asked: DispatchBody
+    ) -> Response:
         if request.headers.get("x-runtype-concurrency", "").strip().lower() == "join":
             raise InvalidRequest(
                 "executions are not joined: x-runtype-concurrency: join is not supported",
                 code="join-unsupported",
             )
-        raw, asked = await self._read(request, DispatchBody)
-        start = start_of(asked, raw, self._registry, self._settings.default_flow)
-        leg = await self._dispatcher.dispatch(start)
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        leg = await self._dispatcher.dispatch(start_of(flow, asked, raw, key))
+        more = {"Idempotency-Replayed": "true"} if leg.repeated else {}
         if _responds_async(request):
-            return await self._answers.handle(
-                request,
-                leg.execution,
-                asked.conversation_id,
-                **{"Preference-Applied": "respond-async"},
-            )
+            more["Preference-Applied"] = "respond-async"
+            return await self._answers.handle(request, leg.execution, asked.conversation_id, more)
         if asked.streams:
-            return self._answers.leg_stream(request, leg)
-        return await self._answers.dispatched(request, leg, asked.conversation_id)
+            return self._answers.leg_stream(request, leg, more)
+        return await self._answers.dispatched(request, leg, asked.conversation_id, more)
 
     async def resume(self, request: Request) -> Response:
         raw, asked = await self._read(request, ResumeBody)
+        return await self._resume(request, asked, asked.tool_outputs, raw.get("messages"))
+
+    async def approve(self, request: Request) -> Response:
+        _, asked = await self._read(request, ApproveBody)
+        return await self._approve(request, asked, asked)
+
+    async def carry_on(self, request: Request) -> Response:
+        """`continue`: either of them, through one envelope."""
+        raw, asked = await self._read(request, ContinueBody)
+        match asked.continuation:
+            case ToolOutput(tool_outputs=outputs):
+                messages = raw["continuation"].get("messages")
+                return await self._resume(request, asked, outputs, messages)
+            case ApprovalDecision() as decided:
+                return await self._approve(request, asked, decided)
+
+    async def _resume(
+        self,
+        request: Request,
+        asked: Continuation,
+        outputs: dict[str, Any] | None,
+        messages: list[Any] | None,
+    ) -> Response:
         leg = await self._dispatcher.resume(
-            execution_id(asked.execution_id), asked.tool_outputs or {}, raw.get("messages")
+            execution_id(asked.execution_id), outputs or {}, messages
         )
         if asked.streams:
             return self._answers.leg_stream(request, leg)
         return await self._answers.continued(request, leg)
 
-    async def approve(self, request: Request) -> Response:
-        _, asked = await self._read(request, ApproveBody)
+    async def _approve(
+        self, request: Request, asked: Continuation, decided: ApproveBody | ApprovalDecision
+    ) -> Response:
         leg = await self._dispatcher.approve(
-            execution_id(asked.execution_id), asked.approval_id, asked.decision, asked.reason
+            execution_id(asked.execution_id),
+            decided.approval_id,
+            decided.decision,
+            decided.reason,
         )
         if asked.streams:
             return self._answers.leg_stream(request, leg)
         return await self._answers.continued(
-            request, leg, approval_id=asked.approval_id, decision=asked.decision
+            request, leg, approval_id=decided.approval_id, decision=decided.decision
         )
 
     async def retry(self, request: Request) -> Response:

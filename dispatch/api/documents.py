@@ -14,7 +14,7 @@ import msgspec
 
 from dispatch.core.clock import iso
 from dispatch.core.events import ErrorInfo
-from dispatch.core.journal import Edge
+from dispatch.core.journal import INTERNAL, Edge, Entry
 from dispatch.core.lifecycle import POLL, Status
 from dispatch.store.base import Execution
 
@@ -252,6 +252,48 @@ def status_document(execution: Execution, result: Document | None) -> StatusDocu
         error=result.error if result else None,
         code=(result.code if result else None) or execution.code,
     )
+
+
+# --- the journal as a document --------------------------------------------------------------------
+
+#: What one answer holds at most (wire 4.6).
+JOURNAL_ROWS = 1000
+
+
+class JournalRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An event, as its subscribers see it, and where it lies."""
+
+    id: str
+    seq: int
+    event_name: str
+    payload: msgspec.Raw
+    created_at: str
+    step_id: str | None = None
+    attempt: int | None = None
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`truncated`: there are more, behind the last of these (`?after=`)."""
+
+    execution_id: str
+    journal_events: Sequence[JournalRow]
+    truncated: bool
+
+
+def journal_row(entry: Entry) -> JournalRow:
+    facts = entry.facts
+    return JournalRow(
+        id=str(entry.seq),
+        seq=entry.seq,
+        event_name="custom" if entry.kind.startswith(INTERNAL) else entry.kind,
+        payload=msgspec.Raw(entry.data),
+        created_at=iso(entry.at),
+        step_id=facts.step_id or (facts.id if entry.kind in _STEPS else None),
+        attempt=facts.attempt or None,
+    )
+
+
+_STEPS = ("step_start", "step_complete")
 
 
 # --- which executions there are -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dispatch.api.requests import execution_id
 from dispatch.core.errors import InvalidRequest
 from dispatch.core.ids import EXECUTION_ID, ExecutionId
 from dispatch.core.lifecycle import Status
-from dispatch.store.base import Store
+from dispatch.store.base import Execution, Store
 
 _CURSOR = re.compile(r"0|[1-9][0-9]{0,18}")
 _LARGEST_SEQ = 2**63 - 1
@@ -34,6 +34,8 @@ class Executions:
             Route("/v1/executions", self.executions, methods=["GET"]),
             Route("/v1/executions/{id}/events", self.events, methods=["GET"]),
             Route("/v1/executions/{id}/status", self.status, methods=["GET"]),
+            Route("/v1/executions/{id}/journal", self.journal, methods=["GET"]),
+            Route("/v1/agents/{agent_id}/executions/{id}/events", self.events, methods=["GET"]),
         ]
 
     async def executions(self, request: Request) -> Response:
@@ -49,6 +51,17 @@ class Executions:
 
     async def events(self, request: Request) -> Response:
         """Every cursor has an answer (design.md 9, promise 7)."""
+        execution, after = await self._behind(request)
+        if execution.status.is_final and after == execution.last_seq:
+            # It is told to a browser's EventSource that it need not come back (wire 6.5).
+            return Response(status_code=204)
+        return self._answers.event_stream(request, execution, after)
+
+    async def journal(self, request: Request) -> Response:
+        return await self._answers.journal(*await self._behind(request))
+
+    async def _behind(self, request: Request) -> tuple[Execution, int]:
+        """The execution, and a cursor that its journal reaches."""
         after = _cursor(request)
         execution = await self._store.get(execution_id(request.path_params["id"]))
         if after > execution.last_seq:
@@ -56,10 +69,7 @@ class Executions:
                 f"the cursor {after} is ahead of the journal, which ends at {execution.last_seq}",
                 code="cursor-ahead",
             )
-        if execution.status.is_final and after == execution.last_seq:
-            # It is told to a browser's EventSource that it need not come back (wire 6.5).
-            return Response(status_code=204)
-        return self._answers.event_stream(request, execution, after)
+        return execution, after
 
     async def status(self, request: Request) -> Response:
         execution = await self._store.get(execution_id(request.path_params["id"]))

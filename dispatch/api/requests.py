@@ -6,11 +6,13 @@ since the published clients send many. A field that is null is a field that is a
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from dispatch.core import canonical
 from dispatch.core.errors import InvalidRequest, NotFound, Unprocessable
 from dispatch.core.events import Kind
 from dispatch.core.ids import EXECUTION_ID, ExecutionId
@@ -93,7 +95,19 @@ class DispatchBody(_Body, frozen=True, kw_only=True):
         return self.options is None or self.options.stream_response is not False
 
 
-class _Continuation(_Body, frozen=True, kw_only=True):
+class ExecuteBody(DispatchBody, frozen=True, kw_only=True):
+    """A dispatch to the agent in the path: what to stream is said beside the options."""
+
+    stream_response: bool | None = None
+
+    @property
+    def streams(self) -> bool:
+        return self.stream_response is not False and super().streams
+
+
+class Continuation(_Body, frozen=True, kw_only=True):
+    """What all of them say: which execution goes on, and how it is answered."""
+
     execution_id: Id
     stream_response: bool | None = None
 
@@ -102,15 +116,39 @@ class _Continuation(_Body, frozen=True, kw_only=True):
         return self.stream_response is not False
 
 
-class ResumeBody(_Continuation, frozen=True, kw_only=True):
+class ResumeBody(Continuation, frozen=True, kw_only=True):
     tool_outputs: Object | None = None
     messages: list[Message] | None = None
 
 
-class ApproveBody(_Continuation, frozen=True, kw_only=True):
+Reason = Annotated[str, Meta(max_length=10_000)]
+
+
+class ApproveBody(Continuation, frozen=True, kw_only=True):
+    """`remember`: it holds for later approvals of that name in the execution, too."""
+
     approval_id: Id
     decision: Literal["approved", "denied"]
-    reason: Annotated[str, Meta(max_length=10_000)] | None = None
+    reason: Reason | None = None
+    remember: bool | None = None
+
+
+class ToolOutput(_Body, frozen=True, kw_only=True, tag_field="type", tag="tool-output"):
+    tool_outputs: Object | None = None
+    messages: list[Message] | None = None
+
+
+class ApprovalDecision(_Body, frozen=True, kw_only=True, tag_field="type", tag="approval"):
+    approval_id: Id
+    decision: Literal["approved", "denied"]
+    reason: Reason | None = None
+    remember: bool | None = None
+
+
+class ContinueBody(Continuation, frozen=True, kw_only=True):
+    """A resume or an approval in one envelope (wire 3.3)."""
+
+    continuation: ToolOutput | ApprovalDecision
 
 
 class RetryBody(_Body, frozen=True, kw_only=True):
@@ -122,7 +160,7 @@ class RetryBody(_Body, frozen=True, kw_only=True):
 
 
 class CancelBody(_Body, frozen=True, kw_only=True):
-    reason: Annotated[str, Meta(max_length=10_000)] | None = None
+    reason: Reason | None = None
 
 
 def execution_id(text: str) -> ExecutionId:
@@ -135,12 +173,24 @@ def execution_id(text: str) -> ExecutionId:
 # --- what a dispatch means ------------------------------------------------------------------------
 
 
-def start_of(body: DispatchBody, raw: Object, registry: Registry, default: str | None) -> Start:
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+def idempotency_key(text: str | None) -> str | None:
+    """`text` as a key. Raises `InvalidRequest` (`idempotency-key-invalid`)."""
+    if text is not None and _KEY.fullmatch(text) is None:
+        raise InvalidRequest(
+            "an idempotency-key has 1 to 255 printable ASCII characters and no space",
+            code="idempotency-key-invalid",
+        )
+    return text
+
+
+def start_of(flow: FlowVersion, body: DispatchBody, raw: Object, key: str | None) -> Start:
     """What to start. `raw` is the object that `body` was made of, whose messages are handed on as
     they came.
     """
     _refuse_what_is_not_kept(body)
-    flow = _find(body, registry, default)
     return Start(
         flow=flow.id,
         version=flow.version,
@@ -151,6 +201,9 @@ def start_of(body: DispatchBody, raw: Object, registry: Registry, default: str |
         record=body.record,
         metadata=body.metadata,
         conversation_id=body.conversation_id,
+        idempotency_key=key,
+        # A path names an agent as a body does.
+        request_digest="" if key is None else canonical.digest(canonical.encode([flow.id, raw])),
     )
 
 
@@ -172,7 +225,15 @@ def _refuse_what_is_not_kept(body: DispatchBody) -> None:
         )
 
 
-def _find(body: DispatchBody, registry: Registry, default: str | None) -> FlowVersion:
+def find_agent(name: str, registry: Registry) -> FlowVersion:
+    """The flow registered with `kind="agent"` under that name. Raises `NotFound`
+    (`flow-unknown`).
+    """
+    return _named(registry, (name,), None, "agent")
+
+
+def find_flow(body: DispatchBody, registry: Registry, default: str | None) -> FlowVersion:
+    """The flow or agent that a dispatch means. Raises `NotFound` and `InvalidRequest`."""
     if body.flow is not None and body.agent is not None:
         raise InvalidRequest("a dispatch names a flow or an agent, not both", code="two-targets")
     if body.agent is not None:

@@ -37,11 +37,13 @@ class Leg(NamedTuple):
 
     `whole`: everything from there over all later legs to the current suspension or the end, leaving
     out awaits that have been settled since (a resume that only repeats what is recorded).
+    `repeated`: the execution is an earlier request's, with the same idempotency key.
     """
 
     execution: Execution
     first_seq: int
     whole: bool = False
+    repeated: bool = False
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,9 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     record: Any = None
     metadata: Any = None
     conversation_id: str | None = None
+    #: The caller's name for its request, and a digest of all that it asked for.
+    idempotency_key: str | None = None
+    request_digest: str = ""
 
 
 class Driving(Protocol):
@@ -88,8 +93,10 @@ class Dispatcher:
         self._engine = engine
 
     async def dispatch(self, start: Start) -> Leg:
-        """Start an execution. Raises `NotFound` (`flow-unknown`), `Unprocessable`
-        (`inputs-invalid`).
+        """Start an execution, or find the one that was started with this idempotency key.
+
+        Raises `NotFound` (`flow-unknown`), `Unprocessable` (`inputs-invalid`), `Conflict`
+        (`idempotency-mismatch`: the key was used for another request).
         """
         engine = self._engine
         self._check_accepting()
@@ -115,10 +122,14 @@ class Dispatcher:
             kind=flow.kind,
             start=first,
             worker=engine.worker,
+            idempotency_key=start.idempotency_key,
+            request_digest=start.request_digest,
         )
         # A caller who goes away now must not leave it ours and undriven.
         with anyio.CancelScope(shield=True):
-            execution = (await engine.store.create(new)).execution
+            execution, existed = await engine.store.create(new)
+            if existed:
+                return Leg(execution, 1, whole=True, repeated=True)
             engine.drive(execution, entry(first, 1, execution.created_at))
         return Leg(execution, 1)
 

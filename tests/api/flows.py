@@ -20,6 +20,7 @@ from dispatch import (
     tool,
 )
 from dispatch.core.errors import ToolTimeout
+from dispatch.events import TurnComplete, TurnStart
 from dispatch.flow import FlowVersion
 
 
@@ -62,6 +63,13 @@ def flows(gate: Gate) -> list[FlowVersion]:
         yield "heard: "
         yield str(len(run.messages))
         yield result("done")
+
+    @flow("asker", kind="agent")
+    async def asker(run: Run[Any]) -> Flow:
+        yield TurnStart(id="turn_1", role="assistant", iteration=1)
+        yield TurnComplete(id="turn_1", role="assistant", iteration=1)
+        count = yield tool("count")
+        yield f"{count}"
 
     @flow("one")
     async def one(run: Run[Any]) -> Flow:
