@@ -31,6 +31,7 @@ from dispatch.core.journal import (
     StartPrivate,
     entry,
 )
+from dispatch.core.projection import effects
 
 #: Of the files written here. What only adds fields that may be ignored is no new format.
 FORMAT = 1
@@ -223,7 +224,7 @@ def _read_line(line: bytes, number: int, execution_id: ExecutionId) -> tuple[Ent
     past = entry(Draft(kind, origin, _rest(fields), private), found.seq, found.at)
     try:
         _check(past, is_whole=not found.withheld)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, ValueError) as exc:
         raise _invalid(number, f"{kind}: {exc}") from exc
     return past, found.withheld
 
@@ -236,16 +237,19 @@ class _Framed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _check(past: Entry, *, is_whole: bool) -> None:
-    """Raise `DecodeError` unless all that is read of `past` later can be read."""
+    """Raise `DecodeError` or `ValueError` unless all that is read of `past` later can be read."""
     if past.kind in TYPES:
         msgspec.json.decode(past.data, type=TYPES[past.kind])
     elif past.kind in _PAYLOADS:
         past.payload(_PAYLOADS[past.kind])
+    if not is_whole:
+        return
     private = _PRIVATE.get(JOURNAL[past.kind, past.origin].private)
-    if private is not None and is_whole:
+    if private is not None:
         past.hidden(private)
-        if past.private is None and private in (StartPrivate, ContinuedPrivate):
-            raise msgspec.ValidationError("its private part is missing")
+    if past.private is None and private in (StartPrivate, ContinuedPrivate):
+        raise msgspec.ValidationError("its private part is missing")
+    effects(past)
 
 
 def _invalid(number: int, why: str) -> InvalidRequest:

@@ -21,6 +21,9 @@ class Status(StrEnum):
         return self in FINAL
 
 
+#: The code of what is parked because it came from a file and was not over.
+IMPORTED = "imported"
+
 FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 

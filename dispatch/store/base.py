@@ -112,6 +112,16 @@ class NewExecution(msgspec.Struct, frozen=True, kw_only=True):
     request_digest: str = ""
 
 
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution whose whole journal was recorded elsewhere."""
+
+    id: ExecutionId
+    flow: str
+    version: int
+    kind: Kind
+    entries: Sequence[Entry]
+
+
 class Created(NamedTuple):
     execution: Execution
     existed: bool
@@ -179,6 +189,15 @@ class Store(Protocol):
 
         With an idempotency key that is known, nothing is added: the execution it named is given
         back if `request_digest` is the same, else `Conflict` (`idempotency-mismatch`) is raised.
+        """
+        ...
+
+    async def add(self, recorded: Recorded) -> Execution:
+        """Add an execution with its journal, which keeps its times. It is nobody's and not
+        runnable: one that is not over is to be parked by its last entry.
+
+        Raises `Conflict` (`execution-exists`), or `Gone` (`execution-deleted`) while there is a
+        tombstone.
         """
         ...
 
@@ -276,7 +295,10 @@ class Store(Protocol):
         ...
 
     async def due(self, now: float, limit: int) -> list[Due]:
-        """Open waits of living executions whose time has come, earliest first."""
+        """Open waits of living executions whose time has come, earliest first.
+
+        Not those of an execution that is parked as `imported`, but for the time limit of a cancel.
+        """
         ...
 
     async def next_due(self) -> float | None:

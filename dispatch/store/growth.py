@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from dispatch.core.errors import Conflict
+from dispatch.core.export import drafted
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import DISPLAYS, EDGES, JOURNAL, Draft, Edge, Origin, entry
 from dispatch.core.lifecycle import Status
@@ -30,7 +32,7 @@ from dispatch.core.projection import (
     effects,
 )
 from dispatch.core.wire import Framer
-from dispatch.store.base import Chunk, Execution
+from dispatch.store.base import Chunk, Execution, Recorded
 
 #: A chunk grows no larger than this, unless a single entry is.
 MAX_CHUNK_BYTES = 256 * 1024
@@ -117,6 +119,28 @@ def grow(execution: Execution, drafts: Sequence[Draft], at: float, framer: Frame
     frame = framer.frame
     frames = [frame(draft, seq) for seq, draft in enumerate(drafts, first_seq)]
     return Growth(grown, list(_chunks(drafts, first_seq, frames, notable, at)), waits)
+
+
+def regrow(recorded: Recorded, framer: Framer) -> Iterator[tuple[Growth, list[Draft]]]:
+    """The growths of a journal that was recorded elsewhere, one for each of its times."""
+    begun = recorded.entries[0].at
+    execution = Execution(
+        id=recorded.id,
+        flow=recorded.flow,
+        version=recorded.version,
+        kind=recorded.kind,
+        status=Status.PENDING,
+        last_seq=0,
+        leg_seq=0,
+        segment_seq=0,
+        created_at=begun,
+        updated_at=begun,
+    )
+    for at, entries in groupby(recorded.entries, key=attrgetter("at")):
+        drafts = [drafted(past) for past in entries]
+        growth = grow(execution, drafts, at, framer)
+        execution = growth.execution
+        yield growth, drafts
 
 
 def is_progress(drafts: Sequence[Draft]) -> bool:

@@ -25,7 +25,7 @@ from dispatch.core.counters import Counters
 from dispatch.core.errors import Unavailable
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
-from dispatch.core.lifecycle import Status
+from dispatch.core.lifecycle import IMPORTED, Status
 from dispatch.store import rows
 from dispatch.store.aside import Aside, Naps
 from dispatch.store.base import (
@@ -39,6 +39,7 @@ from dispatch.store.base import (
     Execution,
     Listener,
     NewExecution,
+    Recorded,
     WaitRow,
 )
 from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoints
@@ -62,12 +63,18 @@ _RUNNABLE = (
     f"SELECT {rows.EXECUTION} FROM executions "  # noqa: S608
     "WHERE runnable = 1 ORDER BY strikes, key LIMIT ?"
 )
+# For an imported execution time stands still until somebody retries or cancels it.
+_AT_WORK = (
+    "(kind = 'cancel' OR NOT EXISTS (SELECT 1 FROM executions "  # noqa: S608
+    f"WHERE key = execution_key AND status = 'interrupted' AND code = '{IMPORTED}'))"
+)
 _DUE = (
     f"SELECT (SELECT executions.id FROM executions WHERE key = execution_key), {rows.WAIT} "  # noqa: S608
-    "FROM waits WHERE status = 'open' AND due_at <= ? ORDER BY due_at LIMIT ?"
+    f"FROM waits WHERE status = 'open' AND due_at <= ? AND {_AT_WORK} ORDER BY due_at LIMIT ?"
 )
 _NEXT_DUE = (
-    "SELECT due_at FROM waits WHERE status = 'open' AND due_at IS NOT NULL ORDER BY due_at LIMIT 1"
+    "SELECT due_at FROM waits WHERE status = 'open' AND due_at IS NOT NULL "  # noqa: S608
+    f"AND {_AT_WORK} ORDER BY due_at LIMIT 1"
 )
 _UNPURGED = "SELECT execution_key FROM tombstones WHERE execution_key IS NOT NULL"
 _ENDLESS = 2**62
@@ -197,6 +204,9 @@ class SqliteStore:
 
     async def create(self, new: NewExecution) -> Created:
         return await self._writer.submit(lambda tx: tx.create(new))
+
+    async def add(self, recorded: Recorded) -> Execution:
+        return await self._writer.submit(lambda tx: tx.add(recorded))
 
     async def append(
         self,

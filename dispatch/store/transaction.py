@@ -26,9 +26,10 @@ from dispatch.store.base import (
     Decide,
     Execution,
     NewExecution,
+    Recorded,
     WaitRow,
 )
-from dispatch.store.growth import Framers, Growth, WaitChange, final, grow, is_progress
+from dispatch.store.growth import Framers, Growth, WaitChange, final, grow, is_progress, regrow
 
 TOMBSTONE_SECONDS = 30 * 24 * 3600
 #: Chunks that one transaction purges of a deleted journal.
@@ -103,29 +104,7 @@ class Transaction:
         drafts = (new.start,)
         growth = grow(empty, drafts, self.at, self._framers.of(new.id))
         made = growth.execution
-        key = self.db.execute(
-            _INSERT,
-            (
-                made.id,
-                made.flow,
-                made.version,
-                made.kind,
-                made.status,
-                made.code,
-                made.phase,
-                made.last_seq,
-                made.leg_seq,
-                made.segment_seq,
-                made.created_at,
-                made.updated_at,
-                made.ended_at,
-                made.worker,
-                made.token,
-                made.runnable,
-                made.strikes,
-            ),
-        ).lastrowid
-        assert key is not None
+        key = self._insert(made)
         if new.idempotency_key is not None:
             self.db.execute(
                 "INSERT INTO idempotency VALUES (?, ?, ?)",
@@ -142,6 +121,20 @@ class Transaction:
             )
         _, execution = self._load(ExecutionId(execution_id))
         return Created(execution, existed=True)
+
+    def add(self, recorded: Recorded) -> Execution:
+        try:
+            self._load(recorded.id)
+        except NotFound:
+            pass
+        else:
+            raise Conflict(f"there is an execution {recorded.id} already", code="execution-exists")
+        growths = list(regrow(recorded, self._framers.of(recorded.id)))
+        made = msgspec.structs.replace(growths[-1][0].execution, worker=None, runnable=False)
+        key = self._insert(made)
+        for growth, drafts in growths:
+            self._write_growth(key, growth, drafts)
+        return made
 
     def append(
         self,
@@ -311,6 +304,32 @@ class Transaction:
         if drafts:
             self._write_growth(key, growth, drafts)
 
+    def _insert(self, row: Execution) -> int:
+        key = self.db.execute(
+            _INSERT,
+            (
+                row.id,
+                row.flow,
+                row.version,
+                row.kind,
+                row.status,
+                row.code,
+                row.phase,
+                row.last_seq,
+                row.leg_seq,
+                row.segment_seq,
+                row.created_at,
+                row.updated_at,
+                row.ended_at,
+                row.worker,
+                row.token,
+                row.runnable,
+                row.strikes,
+            ),
+        ).lastrowid
+        assert key is not None
+        return key
+
     def _update(self, key: int, row: Execution) -> None:
         self.db.execute(
             _UPDATE,
@@ -334,14 +353,13 @@ class Transaction:
     def _write_growth(self, key: int, growth: Growth, drafts: Sequence[Draft]) -> None:
         for chunk in growth.chunks:
             self.db.execute(_INSERT_CHUNK, (key, *rows.from_chunk(chunk)))
+        at = growth.execution.updated_at
         for change in growth.waits:
-            self._change_wait(key, change)
+            self._change_wait(key, change, at)
         first_seq = growth.chunks[0].first_seq
-        self.committed.append(
-            Committed(growth.execution, first_seq, self.at, drafts, growth.chunks)
-        )
+        self.committed.append(Committed(growth.execution, first_seq, at, drafts, growth.chunks))
 
-    def _change_wait(self, key: int, change: WaitChange) -> None:
+    def _change_wait(self, key: int, change: WaitChange, at: float) -> None:
         seq, leg_seq, effect = change
         match effect:
             case WaitOpened():
@@ -366,7 +384,7 @@ class Transaction:
                 self.db.execute(
                     "UPDATE waits SET issued = 1, due_at = coalesce(due_at, ? + timeout) "
                     "WHERE execution_key = ? AND id = ? AND status = 'open'",
-                    (self.at, key, wait_id),
+                    (at, key, wait_id),
                 )
             case WaitSettled(wait_id, outcome, digest):
                 self.db.execute(

@@ -103,7 +103,7 @@ def test_every_kind_of_entry_comes_back_as_it_was(kind: str, origin: Origin) -> 
 
 
 def _value(kind: Any) -> Any:
-    return "x" if kind in (str, str | None, Any) else True if kind is bool else 3
+    return iso(AT) if kind in (str, str | None, Any) else True if kind is bool else 3
 
 
 def continued(state: Any, **private: Any) -> Any:
@@ -214,6 +214,9 @@ def test_a_field_that_nobody_has_thought_of_is_withheld() -> None:
 # --- nonsense is told -----------------------------------------------------------------------------
 
 
+TIMER = b'"name":"dispatch.timer_set","value":{"id":"t","dueAt":"soon"}'
+
+
 def _edited(number: int, old: bytes, new: bytes) -> list[bytes]:
     text = draft(events.Custom(name="mine", value=1), Origin.FLOW)
     lines = export(journal(start(), text, text), private=True)
@@ -237,6 +240,7 @@ def _edited(number: int, old: bytes, new: bytes) -> list[bytes]:
         (_edited(3, b'"type":"custom"', b'"type":"ping"'), "line 3 of the export: no journal"),
         (_edited(3, b'"name":"mine"', b'"name":"dispatch.timer_set"'), "line 3"),
         (_edited(3, b'"name":"mine"', b'"nome":"mine"'), "line 3 of the export: custom"),
+        (_edited(3, b'"name":"mine","value":1', TIMER), "line 3 of the export: dispatch.timer_set"),
         (_edited(3, b'"seq":2', b'"seq":3'), "line 3 of the export: entry 2 was expected"),
         (_edited(4, ID.encode(), b"exec_1"), "line 4 of the export: the event is not entry 3"),
     ],
