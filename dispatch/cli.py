@@ -20,7 +20,7 @@ import anyio
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
-from dispatch import listening, loader, place
+from dispatch import exports, listening, loader, place
 from dispatch.app import create_app
 from dispatch.client import Client, Tail
 from dispatch.core.errors import DispatchError
@@ -31,7 +31,6 @@ from dispatch.place import Usage
 from dispatch.settings import Settings
 from dispatch.terminal import Screen, parse_value
 
-EXAMPLES = "dispatch.examples"
 _DEFAULTS = Settings()
 
 app = App(
@@ -127,7 +126,7 @@ def serve(
         default_flow=default_flow,
         cors_origins=cors_origin,
     )
-    registry = Registry(loader.load(sources or (EXAMPLES,)))
+    registry = Registry(loader.load(sources or (place.EXAMPLES,)))
     if default_flow is not None:
         registry.find(default_flow)
     try:
@@ -329,6 +328,14 @@ def _tell(where: Where, document: Mapping[str, Any], show: Callable[[Screen], No
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+app.command(exports.export)
+app.command(exports.import_, name="import")
+app.command(exports.replay)
 
 
 # --- what arguments hold --------------------------------------------------------------------------

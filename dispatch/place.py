@@ -22,6 +22,7 @@ from dispatch.settings import Settings
 
 T = TypeVar("T")
 
+EXAMPLES = "dispatch.examples"
 LOOP_OPTIONS = {"use_uvloop": True}
 _DEFAULTS = Settings()
 DEFAULT_URL = f"http://{_DEFAULTS.host}:{_DEFAULTS.port}"

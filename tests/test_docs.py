@@ -256,7 +256,9 @@ def _written() -> Iterator[str]:
                     yield from _strings(value)
                 case ast.AnnAssign(target=ast.Name(id="code"), value=ast.expr() as value):
                     yield from _strings(value)
-                case ast.Assign(targets=[ast.Name(id="code" | "_HTTP_CODES")], value=value):
+                case ast.Assign(
+                    targets=[ast.Name(id="code" | "_HTTP_CODES" | "IMPORTED")], value=value
+                ):
                     yield from _strings(value)
                 case ast.Call(func=ast.Attribute(attr="park" | "fail"), args=[_, code, *_]):
                     yield from _strings(code)

@@ -34,6 +34,7 @@ from dispatch.store.base import (
     Execution,
     Listener,
     NewExecution,
+    Recorded,
     WaitRow,
 )
 from dispatch.store.growth import Framers, Growth, WaitChange, grow
@@ -87,6 +88,9 @@ class MemoryStore:
         journal = self._journals[new.id] = _Journal(empty)
         self._write(journal, grow(empty, (new.start,), now, self._framers.of(new.id)), (new.start,))
         return Created(journal.execution, existed=False)
+
+    async def add(self, recorded: Recorded) -> Execution:
+        raise NotImplementedError("no benchmark imports")
 
     async def append(
         self,

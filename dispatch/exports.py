@@ -1,0 +1,225 @@
+"""Executions as files: `dispatch export`, `dispatch import`, `dispatch replay`.
+
+They work on the database file, beside a server or without one, so that what is private never goes
+over the network. `core.export` knows what is in a file, `engine.rehearsal` how one is replayed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import msgspec
+from cyclopts import Parameter
+
+from dispatch import loader, place
+from dispatch.app import WallClock
+from dispatch.core import events
+from dispatch.core.errors import InvalidRequest
+from dispatch.core.export import Export, Exported, Exporter, decode
+from dispatch.core.ids import ExecutionId
+from dispatch.core.journal import Draft, Edge, Entry, Origin, draft, entry
+from dispatch.core.lifecycle import IMPORTED
+from dispatch.core.wire import Framer
+from dispatch.engine.inbox import read_journal
+from dispatch.engine.rehearsal import rehearse
+from dispatch.flow import Registry
+from dispatch.legs import FAILED, OK
+from dispatch.settings import Settings
+from dispatch.store.base import Recorded, Store
+from dispatch.store.growth import regrow
+from dispatch.store.sqlite import SqliteStore
+from dispatch.terminal import Screen
+
+_DEFAULTS = Settings()
+
+File = Annotated[Path, Parameter(name="FILE", help="What `dispatch export` wrote.")]
+Db = Annotated[str, Parameter(help="The file of the journals; a server may have it open.")]
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def export(
+    execution: Annotated[str, Parameter(name="EXECUTION", help="Its id.")],
+    /,
+    *,
+    db: Db = _DEFAULTS.db,
+    private: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="With inputs, messages, private parameters and results: a replay needs them.",
+        ),
+    ] = False,
+) -> int:
+    """Write an execution to stdout, a line for each entry: a bug report in one file."""
+    if not Path(db).is_file():
+        raise place.Usage(f"there is no file {db}: --db names that of the journals")
+    version = version_of("dispatch-flows")
+    return _with_store(db, partial(_export, ExecutionId(execution), private, version))
+
+
+async def _export(execution_id: ExecutionId, private: bool, version: str, store: Store) -> int:
+    row = await store.get(execution_id)
+    exported = Exported(
+        id=row.id,
+        flow=row.flow,
+        version=row.version,
+        kind=row.kind,
+        status=row.status,
+        code=row.code,
+    )
+    exporter, out = Exporter(exported, private=private), sys.stdout.buffer
+    out.write(exporter.header(last_seq=row.last_seq, dispatch_version=version))
+    async for past in read_journal(store, row.id, 0, row.last_seq):
+        out.write(exporter.line(past))
+    return OK
+
+
+# --- import ---------------------------------------------------------------------------------------
+
+
+def import_(file: File, /, *, db: Db = _DEFAULTS.db) -> int:
+    """Put an exported execution into a database, under its own id.
+
+    It does not begin to run there: one that was not over is parked as `imported`, until somebody
+    retries or cancels it.
+    """
+    found = _read(file)
+    if found.withheld:
+        raise InvalidRequest(_withheld(found), code="export-incomplete")
+    return _with_store(db, partial(_import, found))
+
+
+async def _import(found: Export, store: Store) -> int:
+    entries = list(found.entries)
+    if entries[-1].edge is not Edge.FINAL:
+        entries.append(entry(_parking(), len(entries) + 1, WallClock().now()))
+    added = await store.add(_recorded(found, entries))
+    screen = Screen()
+    screen.line(f"{added.id} {added.status}")
+    if not added.status.is_final:
+        screen.say(f"it rests here until: dispatch retry {added.id}, or dispatch cancel")
+    return OK
+
+
+def _parking() -> Draft:
+    message = "it came from a file: retry it, or cancel it"
+    error = events.ErrorInfo(code=IMPORTED, message=message)
+    return draft(events.Error(error=error, code=IMPORTED, recoverable=False), Origin.ENGINE)
+
+
+# --- replay ---------------------------------------------------------------------------------------
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a replay up to `last_seq` came to: `match`, `incomplete`, or the code of the problem."""
+
+    verdict: str
+    message: str
+    last_seq: int
+
+
+def replay(
+    file: File,
+    /,
+    *sources: Annotated[
+        str,
+        Parameter(
+            name="MODULE_OR_FILE",
+            help="The flows to replay it with: my_flows.py, or a dotted module; else the examples.",
+        ),
+    ],
+    json: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="A JSON document on stdout instead.")
+    ] = False,
+) -> int:
+    """Replay an exported execution with the flows of today: do they still do what it says?
+
+    Nothing is done but to run the flow's own body: no step begins. Exit code 0 is a match.
+    """
+    found = _read(file)
+    registry = Registry(loader.load(sources or (place.EXAMPLES,)))
+    verdict = anyio.run(_replay, registry, found, backend_options=place.LOOP_OPTIONS)
+    screen = Screen(as_json=json)
+    if json:
+        screen.document(verdict)
+    else:
+        screen.line(f"{verdict.verdict}: {verdict.message}")
+    return OK if verdict.verdict == "match" else FAILED
+
+
+async def _replay(registry: Registry, found: Export) -> Verdict:
+    entries = found.entries[: _replayable(found)]
+
+    def verdict(word: str, message: str) -> Verdict:
+        return Verdict(verdict=word, message=message, last_seq=len(entries))
+
+    if not entries:
+        return verdict("incomplete", _withheld(found))
+    *_, (growth, _) = regrow(_recorded(found, entries), Framer(found.execution.id))
+    problem, following = await rehearse(registry, growth.execution, entries, clock=WallClock())
+    label = f"{found.execution.flow} v{found.execution.version}"
+    if problem is not None:
+        return verdict(problem.code, f"{label}: {problem.message}")
+    done = f"{label} does what its journal says up to entry {len(entries)}"
+    if len(entries) < len(found.entries):
+        return verdict("incomplete", f"{done}; for the rest {_withheld(found)}")
+    goes_on = f", and would go on with {following[0].kind}" if following else ""
+    return verdict("match", done + goes_on)
+
+
+def _replayable(found: Export) -> int:
+    """How many entries there are before the first that lacks what a replay of the last segment
+    reads.
+    """
+    begun = max(
+        (past.seq for past in found.entries if past.kind == "dispatch.continued"), default=1
+    )
+    lacking = [seq for seq in found.withheld if seq >= begun]
+    if not lacking:
+        return len(found.entries)
+    return 0 if lacking[0] == begun else lacking[0] - 1
+
+
+# --- files and stores -----------------------------------------------------------------------------
+
+
+def _read(file: Path) -> Export:
+    try:
+        with file.open("rb") as lines:
+            return decode(lines)
+    except OSError as exc:
+        raise place.Usage(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+def _withheld(found: Export) -> str:
+    seq, names = next(iter(found.withheld.items()))
+    return (
+        f"the export was made without --private: it lacks the {', '.join(names)} of entry {seq}"
+        + (" and more" if len(found.withheld) > 1 else "")
+        + f"; ask for `dispatch export {found.execution.id} --private`"
+    )
+
+
+def _recorded(found: Export, entries: Sequence[Entry]) -> Recorded:
+    its = found.execution
+    return Recorded(id=its.id, flow=its.flow, version=its.version, kind=its.kind, entries=entries)
+
+
+def _with_store(db: str, work: Callable[[Store], Awaitable[int]]) -> int:
+    store = SqliteStore(db, clock=WallClock())
+
+    async def session() -> int:
+        async with store.session(f"worker_{secrets.token_hex(8)}"):
+            return await work(store)
+
+    return anyio.run(session, backend_options=place.LOOP_OPTIONS)
