@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ import anyio
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
-from dispatch import exports, listening, loader, place
+from dispatch import exports, listening, loader, place, upkeep
 from dispatch.app import create_app
 from dispatch.client import Client, Tail
 from dispatch.core.errors import DispatchError
@@ -29,7 +28,7 @@ from dispatch.flow import Registry
 from dispatch.legs import FAILED, INTERRUPTED, OK, USAGE, Legs
 from dispatch.place import Usage
 from dispatch.settings import Settings
-from dispatch.terminal import Screen, parse_value
+from dispatch.terminal import Screen, labelled, parse_value
 
 _DEFAULTS = Settings()
 
@@ -38,7 +37,7 @@ app = App(
     help="Durable flows that talk to the world while they run.",
     help_epilogue="Exit codes: 0 ok, 1 failed, 2 usage, 3 waiting for an answer.",
     help_format="plaintext",
-    version=partial(version_of, "dispatch-flows"),
+    version=upkeep.own_version,
     result_action="return_value",
 )
 
@@ -136,7 +135,7 @@ def serve(
     sock = listening.listen(host, port)
     address, screen = listening.address_of(sock), Screen()
     screen.line(f"journals  {settings.db}")
-    screen.line(f"flows     {', '.join(_label(one.id, one.version) for one in registry)}")
+    screen.line(f"flows     {', '.join(labelled(one.id, one.version) for one in registry)}")
     screen.line(f"address   {address}")
     serving = partial(
         listening.serve,
@@ -147,10 +146,6 @@ def serve(
     )
     anyio.run(serving, backend_options=place.LOOP_OPTIONS)
     return OK
-
-
-def _label(flow: str, version: int) -> str:
-    return flow if version == 1 else f"{flow} v{version}"
 
 
 # --- carrying an execution on ---------------------------------------------------------------------
@@ -286,7 +281,7 @@ def executions(
     rows = [
         (
             one["executionId"],
-            _label(one["flow"], one["version"]),
+            labelled(one["flow"], one["version"]),
             one["status"],
             one.get("code") or one.get("phase") or "",
             str(one["lastSeq"]),
@@ -304,7 +299,7 @@ def flows(*sources: Sources, where: Where = _ANYWHERE) -> int:
     """List the flows of the server or, given MODULE_OR_FILE, those in there."""
     listed = _ask(where, sources, lambda client: client.flows())
     rows = [
-        (_label(one["id"], one["version"]), one["kind"], _first_line(one.get("description")))
+        (labelled(one["id"], one["version"]), one["kind"], _first_line(one.get("description")))
         for one in listed["flows"]
     ]
     _tell(where, listed, lambda screen: screen.table(("flow", "kind", "description"), rows))
@@ -336,6 +331,8 @@ def _first_line(text: str | None) -> str:
 app.command(exports.export)
 app.command(exports.import_, name="import")
 app.command(exports.replay)
+app.command(upkeep.doctor)
+app.command(upkeep.backup)
 
 
 # --- what arguments hold --------------------------------------------------------------------------

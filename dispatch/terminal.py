@@ -62,6 +62,11 @@ def brief(value: Any) -> str:
     return text if len(text) <= _LINE else text[: _LINE - 1] + "…"
 
 
+def labelled(flow: str, version: int) -> str:
+    """A flow in a word or two."""
+    return flow if version == 1 else f"{flow} v{version}"
+
+
 class Screen:
     """Shows events as they come; with `as_json` one JSON line each, and nothing else on stdout."""
 
@@ -101,6 +106,12 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(_clean(cell)) for cell in row))
         self._out.print(table, soft_wrap=False)
+
+    def facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Names, and beside them what they are."""
+        width = max(len(name) for name, _ in facts)
+        for name, value in facts:
+            self._out.print(Text.assemble((f"{name:{width}}  ", "bold"), _clean(value)))
 
     # --- events -----------------------------------------------------------------------------------
 

@@ -25,17 +25,21 @@ def migrations(store: str) -> list[tuple[int, str]]:
     )
 
 
+def newest() -> int:
+    """The schema that this dispatch knows."""
+    return migrations("sqlite")[-1][0]
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """Apply to `db` (in autocommit mode) what it lacks.
 
     Raises `Unavailable` if the database is a newer dispatch's, or not dispatch's at all.
     """
-    known = migrations("sqlite")
-    for number, script in known:
+    for number, script in migrations("sqlite"):
         db.execute("BEGIN IMMEDIATE")
         try:
             # Read under the lock: another worker may be starting on the same file.
-            if _version(db) < number:
+            if version(db) < number:
                 for statement in _statements(script):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {number:d}")
@@ -43,23 +47,30 @@ def migrate(db: sqlite3.Connection) -> None:
         except BaseException:
             db.execute("ROLLBACK")
             raise
-    newest, found = known[-1][0], _version(db)
-    if found > newest:
+    check(db)
+
+
+def check(db: sqlite3.Connection) -> int:
+    """The schema of `db`. Raises `Unavailable` if it is a newer dispatch's, or not dispatch's."""
+    found = version(db)
+    if found > newest():
         raise Unavailable(
-            f"this database has schema {found}, and this dispatch knows {newest}: it was written "
+            f"this database has schema {found}, and this dispatch knows {newest()}: it was written "
             "by a newer one, which has to be used from now on",
             code="store-newer",
         )
+    return found
 
 
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+def version(db: sqlite3.Connection) -> int:
+    """The schema of `db`, 0 if it is empty. Raises `Unavailable` if it is not dispatch's."""
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if found == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
         raise Unavailable(
             "this SQLite file holds something else than a dispatch database: give another path",
             code="store-foreign",
         )
-    return version
+    return found
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -53,6 +53,24 @@ class WorkerLock:
         except Unavailable:
             return None
 
+    @staticmethod
+    def is_held(database: Path, worker: str, process: str) -> bool:
+        """Whether a worker lives, which belongs to `process`; nobody is disturbed."""
+        path = _path(database, worker)
+        if process == this_process():
+            return path.exists()
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
     def remove(self) -> None:
         """Let go of it, and of the file. The file first: what is locked belongs to someone."""
         self._path.unlink(missing_ok=True)

@@ -1,0 +1,213 @@
+"""What a database looks like from beside it: its size and health, and what its executions wait for.
+
+Only facts; what is wrong about them is said in `dispatch.upkeep`. Rows are read in one transaction
+and the whole file in another: the log grows as long as one lasts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dispatch.core.clock import iso
+from dispatch.core.lifecycle import Status
+from dispatch.store.migrate import newest, version
+from dispatch.store.readonly import read
+from dispatch.store.workers import WorkerLock
+
+#: Parked executions and problems that are named; the others are counted.
+MOST_NAMED = 20
+
+_COUNTS = "SELECT status, count(*) FROM executions GROUP BY status"
+_CODES = (
+    "SELECT coalesce(code, ''), count(*) FROM executions WHERE status = 'interrupted' "
+    "GROUP BY code ORDER BY 2 DESC"
+)
+_PARKED = (
+    "SELECT id, flow, version, coalesce(code, ''), updated_at FROM executions "
+    "WHERE status = 'interrupted' ORDER BY updated_at DESC LIMIT ?"
+)
+# When a wait was opened is known to the journal.
+_OLDEST_WAIT = (
+    "SELECT executions.id, flow, executions.version, waits.kind, name, "
+    "(SELECT at FROM journal WHERE journal.execution_key = key AND journal.last_seq >= opened_seq "
+    "ORDER BY journal.last_seq LIMIT 1) AS opened_at "
+    "FROM waits JOIN executions ON key = execution_key "
+    "WHERE waits.status = 'open' AND waits.kind <> 'cancel' ORDER BY opened_at LIMIT 1"
+)
+_WORKERS = (
+    "SELECT workers.id, process, since, count(executions.id) "
+    "FROM workers LEFT JOIN executions ON worker = workers.id GROUP BY workers.id ORDER BY since"
+)
+_RUNNABLE = "SELECT count(*) FROM executions WHERE runnable = 1"
+# All that a row says of its journal: it ends there, and has as many entries.
+_BROKEN_JOURNALS = (
+    "SELECT id FROM executions LEFT JOIN "
+    "(SELECT execution_key, max(last_seq) AS last, sum(length(origins)) AS entries "
+    "FROM journal GROUP BY execution_key) ON execution_key = key "
+    "WHERE last_seq IS NOT last OR last_seq IS NOT entries LIMIT ?"
+)
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    execution_id: str
+    flow: str
+    version: int
+    code: str
+    since: str
+
+
+class OpenWait(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    execution_id: str
+    flow: str
+    version: int
+    kind: str
+    name: str
+    since: str
+
+
+class SeenWorker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: str
+    pid: int
+    since: str
+    is_alive: bool
+    executions: int  # that it holds
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the rows say."""
+
+    executions: dict[Status, int]
+    parked_codes: dict[str, int]
+    parked: list[Parked]  # the newest
+    oldest_wait: OpenWait | None
+    workers: list[SeenWorker]
+    runnable: int  # nobody's, and to be driven
+
+    @property
+    def is_served(self) -> bool:
+        return any(worker.is_alive for worker in self.workers)
+
+    @property
+    def deserted(self) -> int:
+        """Executions that would go on, if there were a living worker."""
+        return self.runnable + sum(one.executions for one in self.workers if not one.is_alive)
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    path: str
+    sqlite: str  # its version
+    schema: int
+    known_schema: int
+    bytes: int
+    unused_bytes: int  # within the file
+    log_bytes: int  # of the write-ahead log
+    disk_free_bytes: int
+    problems: list[str]  # of the file, as SQLite says them, and of journals
+    work: Work | None  # unknown if the schema is, or the file is damaged
+
+
+def inspect(path: Path, *, thorough: bool = False) -> Inspection:
+    """Look at the database at `path`; `thorough` compares indexes with tables too.
+
+    Raises `Unavailable` if it cannot be read at all, or is not dispatch's.
+    """
+    return read(path, partial(_inspect, path.absolute(), thorough))
+
+
+def _inspect(path: Path, thorough: bool, db: sqlite3.Connection) -> Inspection:
+    schema = version(db)
+    known = newest()
+    unused, page_bytes = _one(db, "PRAGMA freelist_count"), _one(db, "PRAGMA page_size")
+    problems: list[str] = []
+    work: Work | None = None
+    try:
+        if 0 < schema <= known:
+            work = _work(path, db)
+        problems += _problems(db, thorough)
+        if work is not None and not problems:
+            broken = [id for (id,) in db.execute(_BROKEN_JOURNALS, (MOST_NAMED,))]
+            problems += [f"the journal of {id} is not what its row says" for id in broken]
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode & 0xFF not in _DAMAGES:
+            raise
+        problems.append(str(exc))
+    return Inspection(
+        path=str(path),
+        sqlite=sqlite3.sqlite_version,
+        schema=schema,
+        known_schema=known,
+        bytes=os.path.getsize(path),
+        unused_bytes=unused * page_bytes,
+        log_bytes=_size(path.with_name(f"{path.name}-wal")),
+        disk_free_bytes=shutil.disk_usage(path.parent).free,
+        problems=problems,
+        work=work,
+    )
+
+
+_DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _problems(db: sqlite3.Connection, thorough: bool) -> list[str]:
+    check = "integrity_check" if thorough else "quick_check"
+    found = [str(row[0]) for row in db.execute(f"PRAGMA {check}({MOST_NAMED:d})")]
+    return [] if found == ["ok"] else found
+
+
+def _work(path: Path, db: sqlite3.Connection) -> Work:
+    db.execute("BEGIN")
+    try:
+        counts = dict(db.execute(_COUNTS))
+        waits = [_open_wait(row) for row in db.execute(_OLDEST_WAIT)]
+        return Work(
+            executions={status: counts.get(status.value, 0) for status in Status},
+            parked_codes=dict(db.execute(_CODES)),
+            parked=[_parked(row) for row in db.execute(_PARKED, (MOST_NAMED,))],
+            oldest_wait=waits[0] if waits else None,
+            workers=[_seen(path, row) for row in db.execute(_WORKERS)],
+            runnable=_one(db, _RUNNABLE),
+        )
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _parked(row: Sequence[Any]) -> Parked:
+    id, flow, of_version, code, at = row
+    return Parked(execution_id=id, flow=flow, version=of_version, code=code, since=iso(at))
+
+
+def _open_wait(row: Sequence[Any]) -> OpenWait:
+    id, flow, of_version, kind, name, at = row
+    return OpenWait(
+        execution_id=id, flow=flow, version=of_version, kind=kind, name=name, since=iso(at)
+    )
+
+
+def _seen(path: Path, row: Sequence[Any]) -> SeenWorker:
+    id, process, since, executions = row
+    return SeenWorker(
+        id=id,
+        pid=int(process.partition("-")[0]),
+        since=iso(since),
+        is_alive=WorkerLock.is_held(path, id, process),
+        executions=executions,
+    )
+
+
+def _one(db: sqlite3.Connection, statement: str) -> int:
+    return int(db.execute(statement).fetchone()[0])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
