@@ -79,7 +79,7 @@ def doctor(
 
     Exit code 1 if something is wrong, each with what to do. It changes nothing.
     """
-    found = inspect(_existing(db), thorough=thorough)
+    found = inspect(_existing(db), now=time.time(), thorough=thorough)
     report = Report(
         dispatch=own_version(),
         python=platform.python_version(),
@@ -108,7 +108,7 @@ def findings(found: Inspection) -> Iterator[Finding]:
             message=f"A newer dispatch wrote this file (schema {found.schema}, and this one knows "
             f"{found.known_schema}): use that one, or newer.",
         )
-    if found.work is not None and found.work.deserted and not found.work.is_served:
+    if found.work is not None and found.work.deserted:
         yield Finding(
             name="deserted",
             message=f"{_count(found.work.deserted, 'execution')} would go on, and no server lives: "
@@ -157,8 +157,6 @@ def _facts(work: Work) -> list[tuple[str, str]]:
     by_status = [f"{count} {status}" for status, count in work.executions.items() if count]
     by_code = [f"{count} {code}" for code, count in work.parked_codes.items()]
     facts = [("", ""), ("executions", ", ".join(by_status) or "none")]
-    if work.deserted:
-        facts.append(("to be driven", str(work.deserted)))
     if by_code:
         facts.append(("parked", ", ".join(by_code)))
     if work.oldest_wait is not None:

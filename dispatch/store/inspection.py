@@ -46,7 +46,11 @@ _WORKERS = (
     "SELECT workers.id, process, since, count(executions.id) "
     "FROM workers LEFT JOIN executions ON worker = workers.id GROUP BY workers.id ORDER BY since"
 )
-_RUNNABLE = "SELECT count(*) FROM executions WHERE runnable = 1"
+_GOING = (
+    "SELECT count(*) FROM executions WHERE status IN ('pending', 'running') "
+    "OR (status = 'suspended' AND key IN "
+    "(SELECT execution_key FROM waits WHERE status = 'open' AND due_at <= ?))"
+)
 # All that a row says of its journal: it ends there, and has as many entries.
 _BROKEN_JOURNALS = (
     "SELECT id FROM executions LEFT JOIN "
@@ -89,16 +93,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked: list[Parked]  # the newest
     oldest_wait: OpenWait | None
     workers: list[SeenWorker]
-    runnable: int  # nobody's, and to be driven
-
-    @property
-    def is_served(self) -> bool:
-        return any(worker.is_alive for worker in self.workers)
-
-    @property
-    def deserted(self) -> int:
-        """Executions that would go on, if there were a living worker."""
-        return self.runnable + sum(one.executions for one in self.workers if not one.is_alive)
+    deserted: int  # executions that would go on by themselves, if a worker lived
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -114,15 +109,15 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     work: Work | None  # unknown if the schema is, or the file is damaged
 
 
-def inspect(path: Path, *, thorough: bool = False) -> Inspection:
+def inspect(path: Path, *, now: float, thorough: bool = False) -> Inspection:
     """Look at the database at `path`; `thorough` compares indexes with tables too.
 
     Raises `Unavailable` if it cannot be read at all, or is not dispatch's.
     """
-    return read(path, partial(_inspect, path.absolute(), thorough))
+    return read(path, partial(_inspect, path.absolute(), now, thorough))
 
 
-def _inspect(path: Path, thorough: bool, db: sqlite3.Connection) -> Inspection:
+def _inspect(path: Path, now: float, thorough: bool, db: sqlite3.Connection) -> Inspection:
     schema = version(db)
     known = newest()
     unused, page_bytes = _one(db, "PRAGMA freelist_count"), _one(db, "PRAGMA page_size")
@@ -130,7 +125,7 @@ def _inspect(path: Path, thorough: bool, db: sqlite3.Connection) -> Inspection:
     work: Work | None = None
     try:
         if 0 < schema <= known:
-            work = _work(path, db)
+            work = _work(path, now, db)
         problems += _problems(db, thorough)
         if work is not None and not problems:
             broken = [id for (id,) in db.execute(_BROKEN_JOURNALS, (MOST_NAMED,))]
@@ -162,18 +157,20 @@ def _problems(db: sqlite3.Connection, thorough: bool) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-def _work(path: Path, db: sqlite3.Connection) -> Work:
+def _work(path: Path, now: float, db: sqlite3.Connection) -> Work:
     db.execute("BEGIN")
     try:
         counts = dict(db.execute(_COUNTS))
+        workers = [_seen(path, row) for row in db.execute(_WORKERS)]
+        is_served = any(one.is_alive for one in workers)
         waits = [_open_wait(row) for row in db.execute(_OLDEST_WAIT)]
         return Work(
             executions={status: counts.get(status.value, 0) for status in Status},
             parked_codes=dict(db.execute(_CODES)),
             parked=[_parked(row) for row in db.execute(_PARKED, (MOST_NAMED,))],
             oldest_wait=waits[0] if waits else None,
-            workers=[_seen(path, row) for row in db.execute(_WORKERS)],
-            runnable=_one(db, _RUNNABLE),
+            workers=workers,
+            deserted=0 if is_served else _one(db, _GOING, now),
         )
     finally:
         db.execute("ROLLBACK")
@@ -202,8 +199,8 @@ def _seen(path: Path, row: Sequence[Any]) -> SeenWorker:
     )
 
 
-def _one(db: sqlite3.Connection, statement: str) -> int:
-    return int(db.execute(statement).fetchone()[0])
+def _one(db: sqlite3.Connection, statement: str, *parameters: object) -> int:
+    return int(db.execute(statement, parameters).fetchone()[0])
 
 
 def _size(path: Path) -> int:

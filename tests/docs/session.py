@@ -54,6 +54,9 @@ class Session:
             elif words[:2] == ["kill", "-9"]:
                 assert self._server is not None
                 self._server.kill()
+            elif words[0] == "kill":
+                assert self._server is not None
+                assert self._server.stop() == 0
             else:
                 self._run(command, block)
 

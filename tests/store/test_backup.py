@@ -15,10 +15,11 @@ import anyio.to_thread
 import pytest
 
 from dispatch.core.errors import Unavailable
+from dispatch.core.journal import Entry
 from dispatch.store.backup import NotPossible, back_up
 from dispatch.store.readonly import read
 from dispatch.store.sqlite import SqliteStore
-from tests.store.entries import TickingClock, held, journal, new, text
+from tests.store.entries import TickingClock, held, journal, text
 from tests.store.test_workers import child
 
 
@@ -61,6 +62,7 @@ async def test_a_copy_beside_a_writer_goes_on_from_a_moment_of_it_without_a_stri
 ) -> None:
     async with child(path, "append") as writing:
         acknowledged = 0
+        entries: list[Entry] = []
         for number in range(3):
             for _ in range(20):
                 acknowledged = await writing.acknowledged()
@@ -85,9 +87,7 @@ async def test_a_copy_beside_a_writer_goes_on_from_a_moment_of_it_without_a_stri
         assert written[: len(entries)] == entries
 
 
-def test_a_copy_is_as_private_as_the_database(
-    path: Path, copy: Path, clock: TickingClock
-) -> None:
+def test_a_copy_is_as_private_as_the_database(path: Path, copy: Path, clock: TickingClock) -> None:
     anyio.run(fill, path, clock, 1)
     path.chmod(0o640)
     back_up(path, copy)

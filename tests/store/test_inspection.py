@@ -15,7 +15,17 @@ from dispatch.core.errors import Unavailable
 from dispatch.core.lifecycle import Status
 from dispatch.store.inspection import MOST_NAMED, Inspection, OpenWait, Work, inspect
 from dispatch.store.sqlite import SqliteStore
-from tests.store.entries import TickingClock, call, final, held, new, parked, texts, turn
+from tests.store.entries import (
+    BEGIN,
+    TickingClock,
+    call,
+    final,
+    held,
+    new,
+    parked,
+    texts,
+    turn,
+)
 from tests.store.test_workers import child
 
 
@@ -24,8 +34,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "dispatch.db"
 
 
-async def look(path: Path, *, thorough: bool = False) -> Inspection:
-    return await anyio.to_thread.run_sync(partial(inspect, path, thorough=thorough))
+async def look(path: Path, *, now: float = BEGIN, thorough: bool = False) -> Inspection:
+    return await anyio.to_thread.run_sync(partial(inspect, path, now=now, thorough=thorough))
 
 
 def work_of(found: Inspection) -> Work:
@@ -79,9 +89,8 @@ async def test_the_executions_and_what_they_wait_for(path: Path, clock: TickingC
     )
     assert work.parked_codes == {"divergence": 1}
     assert [one.execution_id for one in work.parked] == [executions[Status.INTERRUPTED].id]
-    # Its worker has left: what ran, and what nobody had begun, is to be driven; so is what waits,
-    # until somebody has seen that it does.
-    assert (work.workers, work.is_served, work.deserted) == ([], False, 3)
+    # Its worker has left: what ran, and what nobody had begun, would go on.
+    assert (work.workers, work.deserted) == ([], 2)
 
 
 @pytest.mark.parametrize("thorough", [False, True])
@@ -102,12 +111,12 @@ async def test_living_and_dead_workers_are_told_apart(path: Path, clock: Ticking
         found = await look(path)
         assert found.log_bytes > 0
         assert [(one.is_alive, one.executions) for one in work_of(found).workers] == [(True, 1)]
-        assert (work_of(found).is_served, work_of(found).deserted) == (True, 0)
+        assert work_of(found).deserted == 0
         await first.kill()
     before = await anyio.to_thread.run_sync(files, path)
     found = await look(path)
     assert [(one.is_alive, one.executions) for one in work_of(found).workers] == [(False, 1)]
-    assert (work_of(found).is_served, work_of(found).deserted) == (False, 1)
+    assert work_of(found).deserted == 1
     after = await anyio.to_thread.run_sync(files, path)
     # The index of the log is made anew by whoever comes first.
     assert {**after, "dispatch.db-shm": b""} == {**before, "dispatch.db-shm": b""}
@@ -121,7 +130,19 @@ async def test_a_worker_whose_lock_is_gone_is_dead(path: Path, clock: TickingClo
     async with SqliteStore(path, clock=clock).session("w1"):
         await anyio.to_thread.run_sync(change, path, "UPDATE workers SET process = '1-of-old'")
         await anyio.to_thread.run_sync(path.with_name("dispatch.db-worker-w1").unlink)
-        assert not work_of(await look(path)).is_served
+        assert [one.is_alive for one in work_of(await look(path)).workers] == [False]
+
+
+async def test_what_is_suspended_is_deserted_when_its_time_has_come(
+    path: Path, clock: TickingClock
+) -> None:
+    store = SqliteStore(path, clock=clock)
+    async with store.session("w1"):
+        execution = await held(store)
+        asked = [call("c", timeout=60), turn("c")]
+        await store.append(execution.id, [], asked, expected_seq=1, token=1)
+    assert work_of(await look(path, now=BEGIN + 59)).deserted == 0
+    assert work_of(await look(path, now=BEGIN + 61)).deserted == 1
 
 
 async def test_parked_executions_beyond_some_are_only_counted(

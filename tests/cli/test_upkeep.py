@@ -1,0 +1,122 @@
+"""`dispatch doctor` and `dispatch backup`, with and without a server on the file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dispatch import upkeep
+from dispatch.cli import main
+from tests.cli.process import SERVED, Ended, Server, serving
+
+pytestmark = pytest.mark.slow
+
+
+class Shell:
+    """Command lines carried out in this process, in a folder of their own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]):
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Ended:
+        code = main(arguments)
+        return Ended(code, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """On `dispatch.db`; one execution waits, and one takes a minute."""
+    with serving(SERVED, cwd=tmp_path) as server:
+        url = f"{server.url}/v1/dispatch"
+        httpx.post(url, json={"flow": {"id": "number"}}, trust_env=False)
+        with httpx.stream("POST", url, json={"flow": {"id": "long"}}, trust_env=False) as going:
+            assert next(going.iter_bytes())
+        yield server
+
+
+def test_a_server_that_lives_and_one_that_was_killed(shell: Shell, server: Server) -> None:
+    beside = shell("doctor")
+    assert beside.code == 0
+    lines = [line.split() for line in beside.out.splitlines()]
+    assert ["executions", "1", "running,", "1", "suspended"] in lines
+    assert any(line[:4] == ["oldest", "wait", "tool", "get_number"] for line in lines)
+    assert any("alive" in line for line in lines)
+    assert beside.out.endswith("✓ Nothing is wrong.\n")
+    document = shell("doctor", "--json", "--thorough").json
+    assert document["findings"] == []
+    assert document["database"]["work"]["executions"]["suspended"] == 1
+    assert shell("backup", "copy.db").code == 0
+    server.process.kill()
+    server.process.wait()
+    alone = shell("doctor")
+    assert alone.code == 1
+    assert "✗ 1 execution would go on, and no server lives: start `dispatch serve`" in alone.out
+    assert [one["name"] for one in shell("doctor", "--json").json["findings"]] == ["deserted"]
+
+
+def test_a_backup_is_started_from(shell: Shell, server: Server, tmp_path: Path) -> None:
+    done = shell("backup", "copy.db")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("copy.db: ")
+    refused = shell("backup", "copy.db")
+    assert (refused.code, refused.out) == (2, "")
+    assert "copy.db exists: --force replaces it" in refused.err
+    replaced = shell("backup", "copy.db", "--force", "--json").json
+    assert replaced["path"] == str(tmp_path / "copy.db")
+    assert replaced["bytes"] == (tmp_path / "copy.db").stat().st_size
+    # It is answered in the copy, and goes on there.
+    listed = shell("executions", SERVED, "--db", "copy.db", "--json").json["executions"]
+    [id] = [one["executionId"] for one in listed if one["flow"] == "number"]
+    resumed = shell("resume", id, SERVED, "--db", "copy.db", "--output", "get_number=42")
+    assert resumed.code == 0
+    assert shell("executions", "--status", "suspended", "--url", server.url, "--json").json[
+        "executions"
+    ]
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("backup", "copy.db")])
+def test_a_database_that_is_not_there_is_not_made(
+    shell: Shell, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    missing = shell(*command, "--db", "none.db")
+    assert missing.code == 2
+    assert missing.err.startswith("error: there is no file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_finding_says_what_to_do(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert shell("flows", SERVED).code == 0  # makes dispatch.db
+    assert shell("doctor").code == 0
+    monkeypatch.setattr(upkeep, "LITTLE_ROOM_BYTES", 2**62)
+    monkeypatch.setattr(upkeep, "LARGE_LOG_BYTES", -1)
+    with closing(sqlite3.connect(tmp_path / "dispatch.db")) as db:
+        db.executescript(
+            "PRAGMA user_version = 999; PRAGMA writable_schema = 1; "
+            "UPDATE sqlite_schema SET sql = replace(sql, 'phase TEXT', 'phase TEXT NOT NULL'); "
+            "INSERT INTO executions VALUES (1, '', '', 1, '', '', '', NULL, 1, 1, 1, 0.0, 0.0, "
+            "NULL, NULL, 0, 0, 0)"
+        )
+    found = shell("doctor")
+    assert found.code == 1
+    told = [line for line in found.out.splitlines() if line.startswith("✗")]
+    assert [line.partition(":")[0] for line in told] == [
+        "✗ The file is damaged",
+        "✗ A newer dispatch wrote this file (schema 999, and this one knows 1)",
+        "✗ The log has grown to 0 B",
+        f"✗ Only {told[-1].split()[2]} {told[-1].split()[3]} are left on the disk",
+    ]
