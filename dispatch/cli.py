@@ -37,7 +37,7 @@ app = App(
     help="Durable flows that talk to the world while they run.",
     help_epilogue="Exit codes: 0 ok, 1 failed, 2 usage, 3 waiting for an answer.",
     help_format="plaintext",
-    version=upkeep.own_version,
+    version=place.own_version,
     result_action="return_value",
 )
 

@@ -10,7 +10,6 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
 
@@ -61,10 +60,8 @@ def export(
     ] = False,
 ) -> int:
     """Write an execution to stdout, a line for each entry: a bug report in one file."""
-    if not Path(db).is_file():
-        raise place.Usage(f"there is no file {db}: --db names that of the journals")
-    version = version_of("dispatch-flows")
-    return _with_store(db, partial(_export, ExecutionId(execution), private, version))
+    exporting = partial(_export, ExecutionId(execution), private, place.own_version())
+    return _with_store(str(place.existing(db)), exporting)
 
 
 async def _export(execution_id: ExecutionId, private: bool, version: str, store: Store) -> int:

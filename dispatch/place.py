@@ -10,6 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,6 +31,19 @@ DEFAULT_URL = f"http://{_DEFAULTS.host}:{_DEFAULTS.port}"
 
 class Usage(Exception):
     """The arguments make no sense together; a sentence."""
+
+
+def own_version() -> str:
+    """Of this dispatch."""
+    return version("dispatch-flows")
+
+
+def existing(db: str) -> Path:
+    """The file of the journals. Raises `Usage` if it isn't there."""
+    path = Path(db).absolute()
+    if not path.is_file():
+        raise Usage(f"there is no file {db}: --db names that of the journals")
+    return path
 
 
 class Place(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from cyclopts import Parameter
 
 from dispatch.core.clock import parse_iso
 from dispatch.legs import FAILED, OK
-from dispatch.place import Usage
+from dispatch.place import Usage, existing, own_version
 from dispatch.settings import Settings
 from dispatch.store.backup import NotPossible, back_up
 from dispatch.store.inspection import Inspection, Work, inspect
@@ -57,10 +56,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[Finding]
 
 
-def own_version() -> str:
-    return version("dispatch-flows")
-
-
 # --- doctor ---------------------------------------------------------------------------------------
 
 
@@ -79,7 +74,7 @@ def doctor(
 
     Exit code 1 if something is wrong, each with what to do. It changes nothing.
     """
-    found = inspect(_existing(db), now=time.time(), thorough=thorough)
+    found = inspect(existing(db), now=time.time(), thorough=thorough)
     report = Report(
         dispatch=own_version(),
         python=platform.python_version(),
@@ -239,7 +234,7 @@ def backup(
     """
     began = time.monotonic()
     try:
-        size = back_up(_existing(db), file.absolute(), force=force)
+        size = back_up(existing(db), file.absolute(), force=force)
     except NotPossible as exc:
         raise Usage(str(exc)) from exc
     seconds = time.monotonic() - began
@@ -249,10 +244,3 @@ def backup(
     else:
         screen.line(f"{file}: {_size(size)} in {seconds:.1f} s")
     return OK
-
-
-def _existing(db: str) -> Path:
-    path = Path(db).absolute()
-    if not path.is_file():
-        raise Usage(f"there is no file {path}: name the database with --db")
-    return path
