@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from dispatch import mistakes
+from dispatch import mistakes, survival
 from dispatch.core.errors import Conflict, Detail, FlowMistake, NotFound, Unprocessable
 from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId, derive
@@ -91,7 +91,7 @@ class FlowVersion:
         self.fn, self.id, self.version, self.kind = fn, id, version, kind
         self.description = description or inspect.getdoc(fn)
         self.where = mistakes.line_of(fn)
-        self.warnings = mistakes.check_flow(fn)
+        mistakes.check_flow(fn)
         parameters = inspect.signature(fn).parameters
         if len(parameters) != 1:
             raise FlowMistake(
@@ -104,6 +104,13 @@ class FlowVersion:
 
     def __repr__(self) -> str:
         return f"<flow {self.id} v{self.version}>"
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What in it would not survive a restart, a sentence each. Read when it is asked for, that
+        is, when the names that the function uses are there.
+        """
+        return survival.warnings_of(inspect.unwrap(self.fn))
 
     @cached_property
     def inputs_type(self) -> Any:

@@ -26,8 +26,8 @@ def line_of(fn: Callable[..., Any]) -> str:
     return "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
-def check_flow(fn: Callable[..., Any]) -> list[str]:
-    """Read a flow's source when it is registered; give back warnings.
+def check_flow(fn: Callable[..., Any]) -> None:
+    """Read a flow's source as it is decorated.
 
     Raises `FlowMistake` for what can't work: a flow that doesn't yield, or that yields inside
     `finally`.
@@ -42,9 +42,8 @@ def check_flow(fn: Callable[..., Any]) -> list[str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(fn)))
     except (OSError, SyntaxError):
-        return []  # made without a source file: nothing to read
+        return  # made without a source file: nothing to read
     ast.increment_lineno(tree, code.co_firstlineno - 1)
-    warnings = []
     for node in _own_nodes(ast.iter_child_nodes(tree.body[0])):
         if isinstance(node, ast.Try | ast.TryStar):
             for inner in _own_nodes(node.finalbody):
@@ -55,12 +54,6 @@ def check_flow(fn: Callable[..., Any]) -> list[str]:
                         "under `except Cancelled` "
                         f"({code.co_filename}:{inner.lineno})"
                     )
-        if isinstance(node, ast.Await):
-            warnings.append(
-                f"{fn.__name__} awaits in its body: that is not recorded, and done again on every "
-                f"replay; put it into a @step and yield that ({code.co_filename}:{node.lineno})"
-            )
-    return warnings
 
 
 def _own_nodes(body: Iterable[ast.AST]) -> Iterator[ast.AST]:

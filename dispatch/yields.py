@@ -324,7 +324,7 @@ def _step_wait(
     kwargs: dict[str, Any],
     returns: Any,
 ) -> StepWait[Any]:
-    if getattr(fn, _STEP, False):
+    if is_step(fn):
         raise FlowMistake(
             f"{fn.__name__} is a step already: yield {fn.__name__}(…) ({author_line()})"
         )
@@ -367,4 +367,9 @@ def _annotated_result(fn: Callable[..., Any], *, strict: bool = False) -> Any:
 
 def as_wait(value: Any) -> Any:
     """`step(fn)` of a function without parameters is a decorator's answer until it is yielded."""
-    return value() if getattr(value, _STEP, False) else value
+    return value() if is_step(value) else value
+
+
+def is_step(value: Any) -> bool:
+    """Whether `value` is what `@step` makes of a function."""
+    return getattr(value, _STEP, False) is True
