@@ -318,7 +318,12 @@ class Replay:
         idle = [step for step in steps if not step.running]
         if idle:
             return Act(drafts.attempts(idle, now), idle)
-        return Idle() if steps else Suspend(self._turn(self._open(node), now))
+        if steps:
+            return Idle()
+        if all(isinstance(leaf.wait, SleepWait) for leaf in self._open(node)):
+            # Nobody's turn any more, by a time limit perhaps: what goes on by itself is a leg.
+            return Suspend(self._head(now))
+        return Suspend(self._turn(self._open(node), now))
 
     def _begin(self, node: Node, fresh: list[LeafNode], now: float) -> Next:
         """Open these leaves, and, as nothing just opened can be settled, what follows."""

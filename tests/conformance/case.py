@@ -86,7 +86,8 @@ def case(
 
 def words(entries: Sequence[Entry]) -> list[list[str]]:
     """The words for each entry; none for the edges of text blocks."""
-    told, at = [], entries[0].at
+    told: list[list[str]] = []
+    at = entries[0].at
     for entry in entries:
         if entry.kind in TEXT_EDGES:
             told.append([])
