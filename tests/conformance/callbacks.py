@@ -124,7 +124,8 @@ async def a_failure_during_a_sleep(run: Run[Any]) -> Flow:
     "A call runs out of time while the flow waits for time, and that is raised when it is over.",
     ours="As 4-10. Nothing is left to be answered then, so the status is running again.",
     fails=("tool-timeout", "no output for ask in time"),
-    journal="begun tool(ask) timer(6s) asked /suspended/ +3s timeout leg /running/ +3s fired failed",
+    journal="begun tool(ask) timer(6s) asked /suspended/ +3s timeout leg /running/ "
+    "+3s fired failed",
 )
 async def too_late_during_a_sleep(run: Run[Any]) -> Flow:
     answer, _ = yield gather(tool("ask", timeout=3), sleep(6), settle=True)
