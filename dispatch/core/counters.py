@@ -27,6 +27,9 @@ class Counters(msgspec.Struct, kw_only=True, rename="camel"):
     appends_fenced: Annotated[
         int, _says("Appends refused because another worker had taken the execution.")
     ] = 0
+    strays: Annotated[
+        int, _says("Executions that were held and not driven, after a write failed: let go of.")
+    ] = 0
     parked: Annotated[
         dict[str, int], _says("Executions taken out of service, by the code of the reason.")
     ] = {}

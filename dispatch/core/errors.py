@@ -10,6 +10,8 @@
     ├── TooLarge           over a stated limit
     ├── Busy               too much at once
     ├── Unavailable        store, lease or shutdown: try again
+    │   ├── LeaseLost      another worker drives it
+    │   └── Damaged        the database is, where this is stored: it won't pass by itself
     └── FlowError          an outcome of flow code: it ends or parks an execution, not a request
         ├── FlowMistake    the flow is written in a way that cannot work; says what to write instead
         └── Divergence     a replayed flow does something else than its journal says
@@ -97,6 +99,12 @@ class LeaseLost(Unavailable):
     """Another worker has taken the execution: a higher fencing token has been seen."""
 
     code = "lease-lost"
+
+
+class Damaged(Unavailable):
+    """What is asked for lies where the database is damaged. The rest of it may be sound."""
+
+    code = "store-corrupt"
 
 
 class FlowError(DispatchError):

@@ -27,9 +27,10 @@ from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine.dispatcher import Dispatcher
 from dispatch.engine.nudge import Nudge
 from dispatch.engine.runner import Runner
+from dispatch.engine.strays import Strays
 from dispatch.engine.timers import Timers, cancelled_by_force
 from dispatch.flow import Registry
-from dispatch.store.base import Change, Committed, Execution, Store, WaitRow
+from dispatch.store.base import Change, Committed, Execution, Held, Store, WaitRow
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Engine:
         self.dispatcher = Dispatcher(self)
         self._hub, self._max_live = hub, max_live
         self._timers = Timers(self)
+        self._strays = Strays(self)
         self._runners: dict[ExecutionId, Runner] = {}
         self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
         self._recovering: dict[ExecutionId, Execution] = {}
@@ -103,6 +105,7 @@ class Engine:
             with scope:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._timers.run)
+                    group.start_soon(self._strays.run)
                     group.start_soon(self._scan)
 
         self._tasks.start_soon(services)
@@ -156,6 +159,10 @@ class Engine:
         runner = self._runners[execution.id] = Runner(self, execution, start)
         self._tasks.start_soon(runner.run, name=execution.id)
 
+    def drives(self, held: Held) -> bool:
+        runner = self._runners.get(held.execution_id)
+        return runner is not None and runner.drives(held.token)
+
     def spawn(self, function: Callable[..., Any], *args: Any) -> None:
         self._tasks.start_soon(function, *args)
 
@@ -185,9 +192,8 @@ class Engine:
         """
         try:
             await self.store.release(execution.id, token=execution.token, runnable=True)
-        except Unavailable:
-            # It stays ours and undriven until this worker ends, then it is recovered.
-            logger.exception("could not let go", extra={"execution_id": execution.id})
+        except Unavailable as exc:  # `strays` lets go of it
+            logger.warning("could not let go: %s", exc, extra={"execution_id": execution.id})
 
     # --- recovery --------------------------------------------------------------------------------
 
@@ -276,10 +282,8 @@ class Engine:
             logger.warning("lost the lease", extra={"execution_id": execution.id})
         except (Conflict, NotFound, Gone):
             pass  # it has come to another end meanwhile, or was deleted
-        except Unavailable:
-            # Nothing is lost: it stays ours and undriven until this worker ends, then it is
-            # recovered.
-            logger.exception("could not record", extra={"execution_id": execution.id})
+        except Unavailable as exc:  # `strays` lets go of it, and it comes to the same end again
+            logger.warning("could not record: %s", exc, extra={"execution_id": execution.id})
         else:
             if changed.execution.status is Status.INTERRUPTED:
                 self.store.counters.count_parked(changed.execution.code or "")

@@ -23,11 +23,13 @@ from dispatch.core.blocks import Blocks
 from dispatch.core.clock import Clock
 from dispatch.core.errors import (
     Conflict,
+    Damaged,
     DispatchError,
     Divergence,
     FlowMistake,
     LeaseLost,
     NotFound,
+    Unavailable,
     Unprocessable,
 )
 from dispatch.core.journal import (
@@ -155,6 +157,10 @@ class Runner:
         self._wake()
         return True
 
+    def drives(self, token: int) -> bool:
+        """Whether it drives the execution under that token, or is about to let go of it."""
+        return self.state is not State.WARM and self._outbox.token == token
+
     def close(self) -> None:
         """Close the generator and end the task. What was not appended is forgotten: replay brings
         it back.
@@ -181,13 +187,16 @@ class Runner:
             if self.state is State.CLOSING:  # before it began
                 raise asyncio.CancelledError
             await self._drive()
-        except LeaseLost:
-            logger.warning("lost the lease", extra={"execution_id": self.execution.id})
-        except Conflict:
-            pass  # final by somebody else's entry
-        except (Divergence, NotFound, Unprocessable) as exc:
+        except (Damaged, Divergence, NotFound, Unprocessable) as exc:
             code = "version-missing" if isinstance(exc, NotFound) else exc.code
             self._host.spawn(self._host.park, self.execution, code, exc.message)
+        except LeaseLost:
+            logger.warning("lost the lease", extra={"execution_id": self.execution.id})
+        except Unavailable as exc:  # what was being written may be there or not: a replay tells
+            logger.warning("cannot go on: %s", exc, extra={"execution_id": self.execution.id})
+            self._host.spawn(self._host.release, self.execution)
+        except Conflict:
+            pass  # final by somebody else's entry
         except asyncio.CancelledError:
             if self.state is not State.CLOSING:
                 self._scope_across_yield()

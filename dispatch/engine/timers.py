@@ -46,13 +46,12 @@ class Timers:
         while True:
             try:
                 due = await owner.store.due(owner.clock.now(), PAGE)
-                for one in due:
-                    await self._fire(one)
+                fired = [await self._fire(one) for one in due]
                 next_due = None if due else await owner.store.next_due()
             except DispatchError as exc:
                 logger.warning("timers cannot be read: %s", exc)
-                due, next_due = [], None
-            if not due:
+                fired, next_due = [], None
+            if not all(fired) or not fired:
                 await self._sleep_until(next_due)
 
     async def _sleep_until(self, when: float | None) -> None:
@@ -60,7 +59,8 @@ class Timers:
         seconds = LOOK_SECONDS if when is None else min(when - clock.now(), LOOK_SECONDS)
         await self._nudge.sleep(clock, max(0.0, seconds))
 
-    async def _fire(self, due: Due) -> None:
+    async def _fire(self, due: Due) -> bool:
+        """Whether it is settled now. One that can't be must not keep the others."""
         owner = self._owner
 
         def decide(execution: Execution, waits: Sequence[WaitRow]) -> Change:
@@ -71,11 +71,18 @@ class Timers:
             wake = row.kind != "cancel" and execution.status is not Status.INTERRUPTED
             return Change([settlement(row, execution, owner.clock.now())], wake=wake)
 
-        changed = await owner.store.transact(
-            due.execution_id, decide, keys=[due.wait.id], take_for=owner.worker
-        )
+        try:
+            changed = await owner.store.transact(
+                due.execution_id, decide, keys=[due.wait.id], take_for=owner.worker
+            )
+        except DispatchError as exc:
+            logger.warning(
+                "a timer cannot be settled: %s", exc, extra={"execution_id": due.execution_id}
+            )
+            return False
         if changed.taken:
             owner.drive(changed.execution)
+        return True
 
 
 def settlement(row: WaitRow, execution: Execution, now: float) -> Draft:

@@ -151,6 +151,13 @@ class Changed(NamedTuple):
     taken: bool
 
 
+class Held(NamedTuple):
+    """An execution that is a worker's, by this token."""
+
+    execution_id: ExecutionId
+    token: int
+
+
 class Due(NamedTuple):
     execution_id: ExecutionId
     wait: WaitRow
@@ -292,6 +299,10 @@ class Store(Protocol):
         """Executions that have to be driven and are nobody's, those with fewer strikes and oldest
         first.
         """
+        ...
+
+    async def held(self) -> list[Held]:
+        """What is this session's worker's."""
         ...
 
     async def due(self, now: float, limit: int) -> list[Due]:

@@ -37,6 +37,7 @@ from dispatch.store.base import (
     Decide,
     Due,
     Execution,
+    Held,
     Listener,
     NewExecution,
     Recorded,
@@ -68,6 +69,7 @@ _AT_WORK = (
     "(kind = 'cancel' OR NOT EXISTS (SELECT 1 FROM executions "  # noqa: S608
     f"WHERE key = execution_key AND status = 'interrupted' AND code = '{IMPORTED}'))"
 )
+_HELD = "SELECT id, token FROM executions WHERE worker = ?"
 _DUE = (
     f"SELECT (SELECT executions.id FROM executions WHERE key = execution_key), {rows.WAIT} "  # noqa: S608
     f"FROM waits WHERE status = 'open' AND due_at <= ? AND {_AT_WORK} ORDER BY due_at LIMIT ?"
@@ -293,6 +295,9 @@ class SqliteStore:
 
     async def runnable(self, limit: int) -> list[Execution]:
         return [rows.to_execution(row) for row in await self._select(_RUNNABLE, limit)]
+
+    async def held(self) -> list[Held]:
+        return [Held(*row) for row in await self._select(_HELD, self._worker)]
 
     async def due(self, now: float, limit: int) -> list[Due]:
         found = await self._select(_DUE, now, limit)

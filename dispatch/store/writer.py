@@ -25,7 +25,7 @@ import anyio
 
 from dispatch.core.clock import Clock
 from dispatch.core.counters import Counters
-from dispatch.core.errors import LeaseLost, Unavailable
+from dispatch.core.errors import Damaged, LeaseLost, Unavailable
 from dispatch.core.journal import Draft
 from dispatch.store.aside import Aside
 from dispatch.store.base import Committed
@@ -364,11 +364,9 @@ def unavailable(exc: Exception) -> Unavailable:
     """What is told of a fault of the database."""
     match primary_code(exc):
         case sqlite3.SQLITE_FULL:
-            failure = Unavailable("the disk is full", code="store-full")
+            failure: Unavailable = Unavailable("the disk is full", code="store-full")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            failure = Unavailable(
-                f"the database is damaged ({exc}): restore a backup", code="store-corrupt"
-            )
+            failure = Damaged(f"the database is damaged ({exc}): restore a backup")
         case _:
             failure = Unavailable(f"the store failed: {exc}", code="store-failed")
     failure.__cause__ = exc

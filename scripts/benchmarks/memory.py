@@ -32,6 +32,7 @@ from dispatch.store.base import (
     Decide,
     Due,
     Execution,
+    Held,
     Listener,
     NewExecution,
     Recorded,
@@ -175,6 +176,9 @@ class MemoryStore:
     # --- what is to be done -----------------------------------------------------------------------
 
     async def runnable(self, limit: int) -> list[Execution]:
+        return []
+
+    async def held(self) -> list[Held]:
         return []
 
     async def due(self, now: float, limit: int) -> list[Due]:
