@@ -19,6 +19,9 @@ from dispatch.core.errors import Conflict
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Entry
 from dispatch.core.lifecycle import Status
+from dispatch.core.nodes import StepNode
+from dispatch.engine.inbox import Journal
+from dispatch.engine.outbox import Outbox
 from dispatch.engine.runner import Runner
 from dispatch.flow import Registry
 from dispatch.store.base import Appended, Execution
@@ -36,11 +39,13 @@ class Problem(NamedTuple):
 
 class Rehearsal(NamedTuple):
     """`problem`: None if the flow does what its journal says. `next`: what it would append then,
-    beginning with what it shows; nothing if it has ended.
+    beginning with what it shows; nothing if it has ended. `where`: the `file:line` at which the
+    flow stood, for each of `next`.
     """
 
     problem: Problem | None
     next: list[Draft]
+    where: list[str]
 
 
 async def rehearse(
@@ -68,7 +73,7 @@ async def rehearse(
     )
     async with anyio.create_task_group() as tasks:
         stage = _Stage(registry, clock, entries, tasks)
-        runner = Runner(stage, at_cut)
+        runner = _Understudy(stage, at_cut)
         tasks.start_soon(runner.run)
         with anyio.move_on_after(patience_seconds) as scope:
             await stage.over.wait()
@@ -80,7 +85,8 @@ async def rehearse(
                 f"the flow did not come to its next wait within {patience_seconds:g} s: what its "
                 f"body awaits belongs into a step ({where})",
             )
-    return Rehearsal(stage.problem, stage.journal.refused)
+    refused = stage.journal.refused
+    return Rehearsal(stage.problem, refused, runner.stood_at[: len(refused)])
 
 
 class _AtItsEnd(Conflict):
@@ -121,6 +127,40 @@ class _ReadOnly:
     ) -> Appended:
         self.refused += [*drafts, *firm]
         raise _AtItsEnd("this journal is only rehearsed")
+
+
+class _Understudy(Runner):
+    """Notes where the flow stands when it has something to append, and begins no step."""
+
+    def __init__(self, stage: _Stage, execution: Execution):
+        self.stood_at: list[str] = []
+        super().__init__(stage, execution)
+
+    def _new_outbox(self, token: int) -> Outbox:
+        return _Noting(self, self._host.store, self.execution.id, token)
+
+    def _start(self, node: StepNode) -> None:
+        # One that backs off has nothing to append yet.
+        raise _AtItsEnd("no step is begun in a rehearsal")
+
+
+class _Noting(Outbox):
+    def __init__(self, runner: _Understudy, store: Journal, id: ExecutionId, token: int):
+        super().__init__(store, id, token, runner._wake)
+        self._runner = runner
+
+    def put(self, drafts: Sequence[Draft]) -> None:
+        self._note(drafts)
+        super().put(drafts)
+
+    async def append(
+        self, firm: Sequence[Draft], *, expected_seq: int, release: bool = False
+    ) -> Appended:
+        self._note(firm)
+        return await super().append(firm, expected_seq=expected_seq, release=release)
+
+    def _note(self, drafts: Sequence[Draft]) -> None:
+        self._runner.stood_at += [self._runner.where] * len(drafts)
 
 
 class _Stage:

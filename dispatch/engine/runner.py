@@ -135,6 +135,11 @@ class Runner:
         """`file:line` that the flow stands at."""
         return self._generators.where
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it does nothing unless it is woken."""
+        return bool(self._wakers)
+
     # --- told from outside (each returns at once) ------------------------------------------------
 
     def committed(self, committed: Committed) -> None:

@@ -101,6 +101,21 @@ async def test_steps_are_not_begun_and_clean_up_runs(bench: Bench) -> None:
         assert begun == ["closed"]
 
 
+async def test_a_step_that_backs_off_is_not_waited_for(bench: Bench) -> None:
+    @step(retries=1, backoff=3600)
+    async def fail() -> None:
+        raise OSError
+
+    @flow("patient")
+    async def patient(run: Run[Any]) -> Flow:
+        yield fail()
+
+    async with bench.worker(patient) as worker:
+        play = await worker.dispatch(patient)
+        await play.sees("error")
+        assert await rehearsed(play, patient) == (None, [], [])
+
+
 async def test_only_the_last_segment_is_rehearsed(bench: Bench) -> None:
     began: list[Any] = []
 
@@ -117,7 +132,7 @@ async def test_only_the_last_segment_is_rehearsed(bench: Bench) -> None:
         play = await worker.play(segments)
         await play.answer("first", 1)
         began.clear()
-        assert await rehearsed(play, segments) == (None, [])
+        assert await rehearsed(play, segments) == (None, [], [])
         assert began == ["on"]
 
 

@@ -27,37 +27,10 @@ from dispatch.engine.engine import Engine
 from dispatch.flow import FlowVersion, Registry
 from dispatch.store.base import Committed, Execution, Store, WaitRow
 from dispatch.store.sqlite import SqliteStore
+from dispatch.testing import FakeClock as FakeClock
 
 PATIENCE_SECONDS = 10.0
 TEXT_EDGES = ("text_start", "text_complete")
-
-
-class FakeClock:
-    """Wall time that stands still until `advance`."""
-
-    def __init__(self, at: float = 1_750_000_000.0):
-        self._now = at
-        self._sleepers: dict[anyio.Event, float] = {}
-
-    def now(self) -> float:
-        return self._now
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await anyio.lowlevel.checkpoint()
-            return
-        awake = anyio.Event()
-        self._sleepers[awake] = self._now + seconds
-        try:
-            await awake.wait()
-        finally:
-            self._sleepers.pop(awake, None)
-
-    def advance(self, seconds: float) -> None:
-        self._now += seconds
-        for awake, due in list(self._sleepers.items()):
-            if due <= self._now:
-                awake.set()
 
 
 class Recorder:
