@@ -163,13 +163,14 @@ async def _replay(registry: Registry, found: Export) -> Verdict:
     if not entries:
         return verdict("incomplete", _withheld(found))
     *_, (growth, _) = regrow(_recorded(found, entries), Framer(found.execution.id))
-    problem, following = await rehearse(registry, growth.execution, entries, clock=WallClock())
+    rehearsal = await rehearse(registry, growth.execution, entries, clock=WallClock())
     label = f"{found.execution.flow} v{found.execution.version}"
-    if problem is not None:
-        return verdict(problem.code, f"{label}: {problem.message}")
+    if rehearsal.problem is not None:
+        return verdict(rehearsal.problem.code, f"{label}: {rehearsal.problem.message}")
     done = f"{label} does what its journal says up to entry {len(entries)}"
     if len(entries) < len(found.entries):
         return verdict("incomplete", f"{done}; for the rest {_withheld(found)}")
+    following = rehearsal.next
     goes_on = f", and would go on with {following[0].kind}" if following else ""
     return verdict("match", done + goes_on)
 

@@ -21,8 +21,8 @@ from dispatch.core.journal import Entry
 from dispatch.core.lifecycle import Status
 from dispatch.core.waits import Decision
 from dispatch.engine.awaits import bare
+from dispatch.engine.cuts import PLACES, Fault, find_fault
 from dispatch.engine.dispatcher import Start
-from dispatch.engine.survival import PLACES, Fault, find_fault
 from dispatch.store.base import Execution, WaitRow
 from dispatch.testing.worker import Worker, made
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dispatch.core.journal import Entry, Origin
-from dispatch.engine.survival import cuts
+from dispatch.engine.cuts import cuts
 from dispatch.flow import FlowVersion
 from dispatch.testing import run
 from tests.testing import unfit
