@@ -1,13 +1,14 @@
 """The flows that these tests serve, as a user's file."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 
 from dispatch import Flow, Run, approval, flow, gather, phase, result, sleep, tool
+
+OTHER_CODE = "OTHER_CODE" in os.environ
 
 
 @flow("hello")
@@ -45,12 +46,10 @@ async def fails(run: Run[Any]) -> Flow:
     raise RuntimeError("boom")
 
 
-@asynccontextmanager
-async def seen_from_outside() -> AsyncIterator[None]:
-    """Tells those who look at the process from outside that the generator is closed."""
-    try:
-        yield
-    finally:
+class Outside:
+    """Those who look at the process from outside are told that the generator is closed."""
+
+    async def aclose(self) -> None:
         if "CLOSED_FILE" in os.environ:
             await anyio.Path(os.environ["CLOSED_FILE"]).touch()
         if "CLOSES_SLOWLY" in os.environ:
@@ -59,7 +58,7 @@ async def seen_from_outside() -> AsyncIterator[None]:
 
 @flow("long")
 async def long(run: Run[Any]) -> Flow:
-    async with seen_from_outside():
+    async with aclosing(Outside()):
         yield "It takes a minute. "
         yield sleep(60)
 
@@ -67,7 +66,7 @@ async def long(run: Run[Any]) -> Flow:
 @flow("moody", version=2)
 async def moody(run: Run[Any]) -> Flow:
     """Parked when its code is not what it was: the variable is its code."""
-    if "OTHER_CODE" in os.environ:
+    if OTHER_CODE:
         yield tool("other")
     else:
         yield tool("get")
