@@ -130,6 +130,7 @@ class Commands:
             decided.approval_id,
             decided.decision,
             decided.reason,
+            remember=bool(decided.remember),
         )
         if asked.streams:
             return self._answers.leg_stream(request, leg)

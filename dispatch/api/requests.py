@@ -201,6 +201,7 @@ def start_of(flow: FlowVersion, body: DispatchBody, raw: Object, key: str | None
         record=body.record,
         metadata=body.metadata,
         conversation_id=body.conversation_id,
+        tool_outputs=(body.options and body.options.client_tool_outputs) or {},
         idempotency_key=key,
         # A path names an agent as a body does.
         request_digest="" if key is None else canonical.digest(canonical.encode([flow.id, raw])),

@@ -7,7 +7,7 @@ begun, the caller's turn announced, a loser abandoned, a leg begun, an execution
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ from dispatch.core.journal import (
     Draft,
     Origin,
     Payload,
+    ResultPrivate,
     ResumePrivate,
     TimerSet,
     draft,
@@ -121,7 +122,12 @@ def _schema(wait: ToolWait[Any]) -> dict[str, Any]:
 
 
 def _declared(wait: ToolWait[Any], tools: Tools) -> ClientTool | None:
-    return tools.get(wait.name.removeprefix("webmcp:"))
+    return tools.get(bare(wait.name))
+
+
+def bare(name: str) -> str:
+    """A tool's name without the prefix by which Persona marks a page's tools."""
+    return name.removeprefix("webmcp:")
 
 
 def attempts(steps: Sequence[StepNode], now: float) -> list[Draft]:
@@ -165,6 +171,39 @@ def turn(leaves: Sequence[LeafNode], tools: Tools, now: float) -> list[Draft]:
             continue
         drafts.append(draft(event, ENGINE))
     return drafts
+
+
+def output(call_id: str, name: str, raw: bytes, private: bool) -> Draft:
+    """What settles a call with the caller's output, which is JSON."""
+    complete = events.ToolComplete(
+        tool_call_id=call_id,
+        tool_id=call_id,
+        tool_name=name,
+        success=True,
+        result=canonical.hidden(raw) if private else msgspec.Raw(raw),
+    )
+    return draft(complete, WORLD, ResultPrivate(result=msgspec.Raw(raw)) if private else None)
+
+
+def decision(
+    approval_id: str,
+    word: str,
+    now: float,
+    *,
+    by: Literal["user", "system"] = "user",
+    reason: str | None = None,
+    remember: bool = False,
+) -> Draft:
+    """What settles an approval; `word` is `approved` or `denied`."""
+    complete = events.ApprovalComplete(
+        approval_id=approval_id,
+        decision="approved" if word == "approved" else "denied",
+        resolved_by=by,
+        reason=reason,
+        remember=remember or None,
+        completed_at=iso(now),
+    )
+    return draft(complete, WORLD)
 
 
 def abandonments(leaves: Sequence[LeafNode]) -> list[Draft]:

@@ -300,6 +300,7 @@ class ApprovalComplete(EventBase, frozen=True):
     decision: Literal["approved", "denied", "timeout"]
     resolved_by: Literal["user", "system"] | None = None
     reason: str | None = None
+    remember: bool | None = None
     code: str | None = None
     completed_at: str | None = None
 

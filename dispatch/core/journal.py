@@ -143,6 +143,7 @@ class StartPrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     record: Any = None
     metadata: Any = None
     conversation_id: str | None = None
+    tool_outputs: dict[str, msgspec.Raw] = {}
 
 
 class ResumePrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -191,6 +192,7 @@ class ContinuedPrivate(
     started_at: float
     version: int = 0
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    decisions: dict[str, str] = {}
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -400,6 +402,7 @@ class Facts(msgspec.Struct, frozen=True, rename="camel"):
     error_type: str = "Exception"
     code: str = ""
     decision: str = ""
+    remember: bool | None = None
     reason: str | None = None
     recoverable: bool = True
     attempt: int = 0

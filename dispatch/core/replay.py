@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from dispatch.core import canonical, drafts
+from dispatch.core.ahead import Ahead
 from dispatch.core.clock import parse_iso
 from dispatch.core.compare import compare, diverged, in_words, recorded_end
 from dispatch.core.drafts import resumed_head
@@ -111,6 +112,7 @@ class Replay:
         self._settlements: dict[str, Entry] = {}
         self._attempts: dict[str, Attempts] = {}
         self._messages: list[tuple[int, list[Any]]] = [(base.seq, self.base.start.messages)]
+        self._ahead = Ahead(self.base.start.tool_outputs, self.base.decisions)
         self._tools = {tool.name: tool for tool in self.base.start.client_tools}
         self._issued: set[str] = set()  # calls that this leg has told the caller of
         self._cancel: Entry | None = None
@@ -135,6 +137,7 @@ class Replay:
                 self._issued.add(entry.facts.tool_call_id or entry.facts.approval_id)
             elif edge is Edge.HEAD:
                 self._issued.clear()
+        self._ahead.feed(entry)
         if entry.origin is FLOW:
             self._feed_flow(entry)
         elif entry.origin is WORLD:
@@ -326,10 +329,13 @@ class Replay:
         return Suspend(self._turn(self._open(node), now))
 
     def _begin(self, node: Node, fresh: list[LeafNode], now: float) -> Next:
-        """Open these leaves, and, as nothing just opened can be settled, what follows."""
+        """Open these leaves, and, unless one was answered ahead, what follows from none being
+        settled.
+        """
         opened = [leaf.opening for leaf in fresh]
-        if len(fresh) < len(leaves(node)):
-            return Append(opened)
+        settled = self._ahead.settle(fresh, now)
+        if settled or len(fresh) < len(leaves(node)):
+            return Append(opened + settled)
         steps = [leaf for leaf in fresh if isinstance(leaf, StepNode)]
         if steps:
             return Act(opened + drafts.attempts(steps, now), steps)
@@ -344,7 +350,12 @@ class Replay:
             state=msgspec.Raw(canonical.encode(wait.state)),
             # The newest, not `self.messages`: what a resume has brought since the last answer
             # lies before the new segment, which will never read it.
-            start=msgspec.structs.replace(self.base.start, messages=self._messages[-1][1]),
+            start=msgspec.structs.replace(
+                self.base.start,
+                messages=self._messages[-1][1],
+                tool_outputs=self._ahead.outputs,
+            ),
+            decisions=self._ahead.decisions,
             kind=self.base.kind,
             flow=self.base.flow,
             counts=self.counts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +24,7 @@ class Base(NamedTuple):
     counts: Counts
     started_at: float
     version: int = 0
+    decisions: Mapping[str, str] = MappingProxyType({})
 
 
 def base_of(entry: Entry) -> Base:
@@ -44,4 +47,5 @@ def base_of(entry: Entry) -> Base:
         carried.counts,
         carried.started_at,
         carried.version,
+        carried.decisions,
     )

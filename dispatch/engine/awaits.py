@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jsonschema
 import msgspec
 
-from dispatch.core import canonical, events
+from dispatch.core import canonical, drafts
 from dispatch.core.clock import iso
-from dispatch.core.drafts import resumed_head
+from dispatch.core.drafts import bare, resumed_head
 from dispatch.core.errors import Conflict, Detail, Gone, InvalidRequest, NotFound, Unprocessable
-from dispatch.core.journal import Draft, Origin, ResultPrivate, draft
+from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import TRANSITIONS, Command, Status
 from dispatch.core.settle import unwrap_mcp
 from dispatch.store.base import Execution, WaitRow
@@ -63,7 +63,8 @@ def rule_resume(
         _refuse_unless_calls_are_open(execution, waits)
     fresh.sort(key=lambda pair: pair[0].opened_seq)
     head = resumed_head(execution.kind, execution.flow, now, messages)
-    return Ruling([head, *(_tool_complete(row, raw) for row, raw in fresh)])
+    settled = [drafts.output(row.id, row.name, raw, row.private) for row, raw in fresh]
+    return Ruling([head, *settled])
 
 
 def rule_approval(
@@ -72,6 +73,7 @@ def rule_approval(
     approval_id: str,
     decision: str,
     reason: str | None,
+    remember: bool,
     now: float,
 ) -> Ruling:
     """What that decision amounts to."""
@@ -92,16 +94,8 @@ def rule_approval(
         if execution.status is Status.INTERRUPTED:
             return Ruling([resumed_head(execution.kind, execution.flow, now)])
         return Ruling(repeat_from=row.leg_seq or 1)
-    complete = events.ApprovalComplete(
-        approval_id=row.id,
-        decision="approved" if decision == "approved" else "denied",
-        resolved_by="user",
-        reason=reason,
-        completed_at=iso(now),
-    )
-    return Ruling(
-        [resumed_head(execution.kind, execution.flow, now), draft(complete, Origin.WORLD)]
-    )
+    decided = drafts.decision(row.id, decision, now, reason=reason, remember=remember)
+    return Ruling([resumed_head(execution.kind, execution.flow, now), decided])
 
 
 def rule_retry(execution: Execution, now: float) -> Ruling:
@@ -167,11 +161,6 @@ def _call_of(
     raise InvalidRequest(f"{key!r} fits no call; open are: {listed}", code="unknown-call")
 
 
-def bare(name: str) -> str:
-    """A tool's name without the prefix by which Persona marks a page's tools."""
-    return name.removeprefix("webmcp:")
-
-
 def _settled_otherwise(row: WaitRow) -> Conflict:
     return Conflict(
         f"{row.name} ({row.id}) is settled differently since seq {row.settled_seq}",
@@ -214,18 +203,6 @@ def _check_output(row: WaitRow, raw: bytes) -> None:
             code="output-invalid",
             details=misfits,
         )
-
-
-def _tool_complete(row: WaitRow, raw: bytes) -> Draft:
-    complete = events.ToolComplete(
-        tool_call_id=row.id,
-        tool_id=row.id,
-        tool_name=row.name,
-        success=True,
-        result=canonical.hidden(raw) if row.private else msgspec.Raw(raw),
-    )
-    private = ResultPrivate(result=msgspec.Raw(raw)) if row.private else None
-    return draft(complete, Origin.WORLD, private)
 
 
 def encode_outputs(outputs: Mapping[str, Any]) -> dict[str, bytes]:

@@ -58,6 +58,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     record: Any = None
     metadata: Any = None
     conversation_id: str | None = None
+    #: Outputs for calls to come, by the name of their tool.
+    tool_outputs: Mapping[str, Any] = {}
     #: The caller's name for its request, and a digest of all that it asked for.
     idempotency_key: str | None = None
     request_digest: str = ""
@@ -112,6 +114,10 @@ class Dispatcher:
             record=start.record,
             metadata=start.metadata,
             conversation_id=start.conversation_id,
+            tool_outputs={
+                name: msgspec.Raw(canonical.encode(output))
+                for name, output in start.tool_outputs.items()
+            },
         )
         head = drafts.head(flow.kind, flow.id, engine.clock.now(), flow_version=flow.version)
         first = draft(head, Origin.WORLD, private)
@@ -138,7 +144,7 @@ class Dispatcher:
     ) -> Leg:
         """Settle calls with the caller's outputs (design.md 7)."""
         raw = awaits.encode_outputs(outputs)
-        keys = [*raw, *(awaits.bare(key) for key in raw), *(f"webmcp:{key}" for key in raw)]
+        keys = [*raw, *(drafts.bare(key) for key in raw), *(f"webmcp:{key}" for key in raw)]
         return await self._rule(
             execution_id,
             keys,
@@ -148,14 +154,22 @@ class Dispatcher:
         )
 
     async def approve(
-        self, execution_id: ExecutionId, approval_id: str, decision: str, reason: str | None
+        self,
+        execution_id: ExecutionId,
+        approval_id: str,
+        decision: str,
+        reason: str | None,
+        *,
+        remember: bool = False,
     ) -> Leg:
-        """Decide an approval; `decision` is `approved` or `denied`."""
+        """Decide an approval; `decision` is `approved` or `denied`. `remember`: also later ones of
+        its name.
+        """
         return await self._rule(
             execution_id,
             [approval_id],
             lambda execution, waits: awaits.rule_approval(
-                execution, waits, approval_id, decision, reason, self._engine.clock.now()
+                execution, waits, approval_id, decision, reason, remember, self._engine.clock.now()
             ),
         )
 
