@@ -22,6 +22,8 @@ from dispatch.flow import FlowVersion, Registry
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Object = dict[str, Any]
+#: Up to a year.
+Milliseconds = Annotated[int, Meta(ge=1, le=366 * 24 * 3600 * 1000)]
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -70,6 +72,8 @@ class Options(_Body, frozen=True, kw_only=True):
     stream_response: bool | None = None
     flow_mode: Literal["existing", "create", "virtual", "upsert"] | None = None
     client_tool_outputs: Object | None = None
+    flow_timeout_ms: Milliseconds | None = None
+    step_timeout_ms: Milliseconds | None = None
     resume_from: Any = None
 
 
@@ -191,6 +195,7 @@ def start_of(flow: FlowVersion, body: DispatchBody, raw: Object, key: str | None
     they came.
     """
     _refuse_what_is_not_kept(body)
+    options = body.options or Options()
     return Start(
         flow=flow.id,
         version=flow.version,
@@ -201,11 +206,17 @@ def start_of(flow: FlowVersion, body: DispatchBody, raw: Object, key: str | None
         record=body.record,
         metadata=body.metadata,
         conversation_id=body.conversation_id,
-        tool_outputs=(body.options and body.options.client_tool_outputs) or {},
+        tool_outputs=options.client_tool_outputs or {},
+        timeout=_seconds(options.flow_timeout_ms),
+        step_timeout=_seconds(options.step_timeout_ms),
         idempotency_key=key,
         # A path names an agent as a body does.
         request_digest="" if key is None else canonical.digest(canonical.encode([flow.id, raw])),
     )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _refuse_what_is_not_kept(body: DispatchBody) -> None:

@@ -81,8 +81,11 @@ class Abandoned(Payload, frozen=True):
 
 
 class CancelRequested(Payload, frozen=True):
+    """With a `code` it is no person's wish but a limit that was reached: the execution fails."""
+
     deadline: str
     reason: str | None = None
+    code: str | None = None
 
 
 class CancelRaised(Payload, frozen=True):
@@ -144,6 +147,8 @@ class StartPrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     metadata: Any = None
     conversation_id: str | None = None
     tool_outputs: dict[str, msgspec.Raw] = {}
+    timeout: float | None = None  # of the execution, in seconds
+    step_timeout: float | None = None  # of steps that have none of their own
 
 
 class ResumePrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

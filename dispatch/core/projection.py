@@ -26,7 +26,9 @@ from dispatch.core.journal import (
 )
 from dispatch.core.lifecycle import Status
 
+#: Ids of timers that no flow has set: how long a cancelled flow may go on, and an execution in all.
 CANCEL_TIMER = "cancel"
+DEADLINE = "deadline"
 
 
 class WaitOpened(NamedTuple):
@@ -35,7 +37,7 @@ class WaitOpened(NamedTuple):
     """
 
     id: str
-    kind: str  # tool, approval, timer, cancel
+    kind: str  # tool, approval, timer, cancel, deadline
     name: str
     due_at: float | None = None
     timeout: float | None = None
@@ -112,7 +114,8 @@ def effects(entry: Entry) -> list[Effect]:
         case ("text_delta", _):
             return []
         case ("execution_start", Origin.WORLD):
-            return [StatusChanged(Status.PENDING), LegBegun(), SegmentBegun()]
+            begun: list[Effect] = [StatusChanged(Status.PENDING), LegBegun(), SegmentBegun()]
+            return begun + _deadline(entry)
         case ("execution_start", Origin.ENGINE):
             return [StatusChanged(Status.RUNNING), LegBegun()]
         case ("dispatch.continued", _):
@@ -143,8 +146,9 @@ def effects(entry: Entry) -> list[Effect]:
         case ("dispatch.abandoned", _):
             return [WaitSettled(entry.payload(Abandoned).id, "abandoned")]
         case ("dispatch.cancel_requested", _):
-            due = parse_iso(entry.payload(CancelRequested).deadline)
-            return [WaitOpened(CANCEL_TIMER, "cancel", "cancel", due_at=due)]
+            asked = entry.payload(CancelRequested)
+            due = parse_iso(asked.deadline)
+            return [WaitOpened(CANCEL_TIMER, "cancel", asked.code or "cancel", due_at=due)]
         case ("dispatch.phase", _):
             return [PhaseEntered(entry.payload(_Named).name)]
         case _ if entry.edge is Edge.PARKED:
@@ -157,6 +161,17 @@ def effects(entry: Entry) -> list[Effect]:
 
 class _Named(msgspec.Struct):
     name: str
+
+
+class _Limited(msgspec.Struct):
+    timeout: float | None = None
+
+
+def _deadline(entry: Entry) -> list[Effect]:
+    limited = entry.hidden(_Limited)
+    if limited is None or limited.timeout is None:
+        return []
+    return [WaitOpened(DEADLINE, "deadline", "deadline", due_at=entry.at + limited.timeout)]
 
 
 def _tool_opened(entry: Entry) -> WaitOpened:

@@ -19,8 +19,6 @@ entry in view.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -71,6 +69,7 @@ from dispatch.core.nodes import (
     open_leaves,
     resolve,
 )
+from dispatch.core.path import Path
 from dispatch.core.segment import base_of
 from dispatch.core.waits import (
     ApprovalWait,
@@ -84,14 +83,6 @@ from dispatch.core.waits import (
 )
 
 FLOW, WORLD = Origin.FLOW, Origin.WORLD
-
-
-@dataclass(slots=True)
-class Stretch:
-    """Recorded displays not yet yielded again, then the recorded wait, if there is one."""
-
-    displays: int = 0
-    entry: Entry | None = None
 
 
 class Replay:
@@ -108,7 +99,7 @@ class Replay:
         self.result = self.base.result
         self.counts = self.base.counts
         self.cancelled = False  # whether Cancelled has been raised
-        self._stretches = deque([Stretch()])
+        self._path = Path()
         self._settlements: dict[str, Entry] = {}
         self._attempts: dict[str, Attempts] = {}
         self._messages: list[tuple[int, list[Any]]] = [(base.seq, self.base.start.messages)]
@@ -148,16 +139,13 @@ class Replay:
                 self._messages.append((entry.seq, resumed.messages))
 
     def _feed_flow(self, entry: Entry) -> None:
-        last = self._stretches[-1]
+        self._path.feed(entry)
         if entry.kind in DISPLAYS:
-            last.displays += 1
             if entry.kind == "dispatch.result":
                 self.result = entry.payload(_ResultValue).value
             return
         if entry.kind == "step_start":
             self.counts = msgspec.structs.replace(self.counts, total=self.counts.total + 1)
-        last.entry = entry
-        self._stretches.append(Stretch())
 
     def _feed_world(self, entry: Entry) -> None:
         facts = entry.facts
@@ -191,17 +179,14 @@ class Replay:
 
     def display(self) -> Show:
         """The flow yielded something only to be seen."""
-        stretch = self._stretches[0]
+        path = self._path
         # Asked for every token there is: what can't be so is not asked further.
-        if (stretch.entry is not None and self._marker_ahead(at_wait=False)) or (
+        if (path.next is not None and self._marker_ahead(at_wait=False)) or (
             self._cancel is not None and self._cancel_is_unplaced()
         ):
             return Show.HOLD
         self._displays += 1
-        if stretch.displays:
-            stretch.displays -= 1
-            return Show.SKIP
-        return Show.LIVE if stretch.entry is None else Show.SKIP
+        return Show.SKIP if path.shown() else Show.LIVE
 
     def wait(self, wait: Wait[Any]) -> None:
         """The flow yielded something to be answered."""
@@ -216,8 +201,7 @@ class Replay:
     @property
     def replaying(self) -> bool:
         """Whether recorded flow entries still lie ahead."""
-        stretch = self._stretches[0]
-        return stretch.entry is not None or stretch.displays > 0
+        return self._path.lies_ahead
 
     @property
     def messages(self) -> list[Any]:
@@ -293,7 +277,7 @@ class Replay:
         if fresh:
             return self._begin(node, fresh, now)
         if self._raising is None and self._marker_ahead(waiting=True):
-            self._raising = self._take()
+            self._raising = self._path.take()
         if self._raising is not None:
             left = drafts.abandonments(self._open(node))
             if left:
@@ -313,7 +297,7 @@ class Replay:
 
     def _rest(self, node: Node, now: float) -> Next:
         """The wait is not decided: let its steps work, or let go of the execution."""
-        entry = self._stretches[0].entry
+        entry = self._path.next
         if entry is not None:
             words = f"a wait that is still open ({', '.join(self.waiting_for)})"
             raise diverged(entry, words, node.wait.where)
@@ -366,7 +350,7 @@ class Replay:
         return draft(Continued(segment=self.base.segment + 1), FLOW, private)
 
     def _decide_continue(self, continued: Draft, wait: ContinueAs) -> Next:
-        entry = self._stretches[0].entry
+        entry = self._path.next
         if entry is None:
             return Append([continued])
         if entry.kind != "dispatch.continued":
@@ -374,8 +358,11 @@ class Replay:
         return Restart(entry)
 
     def _decide_end(self, outcome: Outcome, now: float) -> Next:
+        if self._cancel is not None:
+            limit = self._cancel.payload(CancelRequested)
+            outcome = Outcome(code=limit.code or "", message=limit.reason or "")
         word = self._end_word(outcome)
-        entry = self._stretches[0].entry
+        entry = self._path.next
         if entry is None:
             final = drafts.final(
                 word,
@@ -393,10 +380,10 @@ class Replay:
         return Done()
 
     def _end_word(self, outcome: Outcome) -> str:
-        """A flow whose cancel was asked for may end as it likes: it is cancelled."""
-        if self._cancel is not None:
-            return "cancelled"
-        return "failed" if outcome.code else "completed"
+        """A flow whose cancel was asked for may end as it likes."""
+        if outcome.code:
+            return "failed"
+        return "completed" if self._cancel is None else "cancelled"
 
     def _answer(self, value: Any, error: BaseException | None, seq: int, at: float) -> Answer:
         if error is None and self._wait is not None:
@@ -418,10 +405,10 @@ class Replay:
         or it is new.
         """
         at_wait = isinstance(self._asked, Node | Draft)
-        if at_wait and self._stretches[0].entry is None:
-            self._stretches[0].displays = 0  # edited code shows less: a live wait ends the stretch
+        if at_wait and self._path.next is None:
+            self._path.leave()
         if self._marker_ahead(at_wait=at_wait):
-            marker = self._take()
+            marker = self._path.take()
             self.cancelled, self._asked = True, None
             return self._answer(None, Cancelled(self._reason()), marker.seq, marker.at)
         if self._cancel_is_unplaced():
@@ -432,7 +419,7 @@ class Replay:
         return self._cancel is not None and not self.cancelled and not self.replaying
 
     def _marker_ahead(self, *, at_wait: bool = False, waiting: bool = False) -> bool:
-        entry = self._stretches[0].entry
+        entry = self._path.next
         if entry is None or entry.kind != "dispatch.cancel_raised":
             return False
         place = entry.payload(CancelRaised)
@@ -481,22 +468,16 @@ class Replay:
         for leaf in leaves(node):
             if leaf.opened:
                 continue
-            if self._stretches[0].entry is None:
+            if self._path.next is None:
                 fresh.append(leaf)
                 continue
-            compare(leaf, self._stretches[0].entry)
-            self._take()
+            compare(leaf, self._path.next)
+            self._path.take()
             leaf.opened = True
         return fresh
 
     def _open(self, node: Node) -> list[LeafNode]:
         return open_leaves(node, self._settlements)
-
-    def _take(self) -> Entry:
-        """Step over the next recorded wait, and whatever displays are recorded before it."""
-        entry = self._stretches.popleft().entry
-        assert entry is not None
-        return entry
 
     def _head(self, now: float) -> list[Draft]:
         """The head of a new leg, if the last one has ended and the flow is about to go on."""

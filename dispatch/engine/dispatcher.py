@@ -60,6 +60,9 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None = None
     #: Outputs for calls to come, by the name of their tool.
     tool_outputs: Mapping[str, Any] = {}
+    #: How long the execution may take, and each step that has no timeout of its own, in seconds.
+    timeout: float | None = None
+    step_timeout: float | None = None
     #: The caller's name for its request, and a digest of all that it asked for.
     idempotency_key: str | None = None
     request_digest: str = ""
@@ -118,6 +121,8 @@ class Dispatcher:
                 name: msgspec.Raw(canonical.encode(output))
                 for name, output in start.tool_outputs.items()
             },
+            timeout=start.timeout,
+            step_timeout=start.step_timeout,
         )
         head = drafts.head(flow.kind, flow.id, engine.clock.now(), flow_version=flow.version)
         first = draft(head, Origin.WORLD, private)
@@ -137,6 +142,8 @@ class Dispatcher:
             if existed:
                 return Leg(execution, 1, whole=True, repeated=True)
             engine.drive(execution, entry(first, 1, execution.created_at))
+        if start.timeout is not None:
+            engine.timer_set()
         return Leg(execution, 1)
 
     async def resume(

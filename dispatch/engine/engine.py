@@ -28,7 +28,7 @@ from dispatch.engine.dispatcher import Dispatcher
 from dispatch.engine.nudge import Nudge
 from dispatch.engine.runner import Runner
 from dispatch.engine.strays import Strays
-from dispatch.engine.timers import Timers, cancelled_by_force
+from dispatch.engine.timers import Timers, ended_by_force
 from dispatch.flow import Registry
 from dispatch.store.base import Change, Committed, Execution, Held, Store, WaitRow
 
@@ -272,8 +272,10 @@ class Engine:
             # Nobody's is fine: its driver may have been cut off while it let go.
             if row.token != execution.token or row.worker not in (self.worker, None):
                 raise LeaseLost(f"{row.id} has been taken by another worker")
-            if any(wait.id == CANCEL_TIMER for wait in waits):
-                return Change([draft(cancelled_by_force(row, self.clock.now()), Origin.WORLD)])
+            for wait in waits:
+                if wait.id == CANCEL_TIMER:
+                    ended = ended_by_force(wait, row, self.clock.now())
+                    return Change([draft(ended, Origin.WORLD)])
             return Change([draft(event, origin)])
 
         try:

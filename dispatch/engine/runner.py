@@ -468,6 +468,10 @@ class Runner:
 
     # --- steps (steps.StepHost) ------------------------------------------------------------------
 
+    @property
+    def step_timeout(self) -> float | None:
+        return self._machine.base.start.step_timeout
+
     def _start(self, node: StepNode) -> None:
         node.running = True
         scope = self._steps[node.id] = anyio.CancelScope()

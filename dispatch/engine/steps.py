@@ -47,6 +47,11 @@ class StepHost(Protocol):
     clock: Clock
     threads: anyio.CapacityLimiter
 
+    @property
+    def step_timeout(self) -> float | None:
+        """How long an attempt of a step without a timeout of its own may take, in seconds."""
+        ...
+
     async def show(self, step: StepNode, text: str) -> None: ...
 
     async def record(self, *drafts: Draft) -> None:
@@ -109,12 +114,13 @@ def _attempt_started(step: StepNode, attempt: int) -> Draft:
 
 
 async def _attempt(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
-    if wait.timeout_seconds is None:
+    seconds = host.step_timeout if wait.timeout_seconds is None else wait.timeout_seconds
+    if seconds is None:
         return await _call(step, wait, host)
-    with anyio.move_on_after(wait.timeout_seconds) as scope:
+    with anyio.move_on_after(seconds) as scope:
         return await _call(step, wait, host)
     assert scope.cancelled_caught
-    raise TimeoutError(f"no result within {wait.timeout_seconds:g} s")
+    raise TimeoutError(f"no result within {seconds:g} s")
 
 
 async def _call(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:

@@ -9,14 +9,16 @@ from typing import Protocol
 from dispatch.core import events
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import DispatchError
-from dispatch.core.journal import Draft, Origin, TimerFired, draft
+from dispatch.core.journal import Abandoned, CancelRequested, Draft, Origin, TimerFired, draft
 from dispatch.core.lifecycle import Status
+from dispatch.core.projection import CANCEL_TIMER, DEADLINE
 from dispatch.engine.nudge import Nudge
 from dispatch.store.base import Change, Due, Execution, Store, WaitRow
 
 logger = logging.getLogger(__name__)
 
 PAGE = 100
+TOO_LONG = "the flow did not end within the time that its dispatch gave it"
 #: How often to look for what other workers have set, and left.
 LOOK_SECONDS = 1.0
 
@@ -25,6 +27,7 @@ class Owner(Protocol):
     store: Store
     clock: Clock
     worker: str
+    cancel_seconds: float
 
     def drive(self, execution: Execution) -> None: ...
 
@@ -67,9 +70,12 @@ class Timers:
             row = next((row for row in waits if row.id == due.wait.id), None)
             if row is None or row.status != "open" or execution.status.is_final:
                 return Change()
+            now = owner.clock.now()
+            if row.kind == "deadline":
+                return self._reach_deadline(waits, now)
             # What is parked stays so: only a retry, a resume or a cancel replays it.
             wake = row.kind != "cancel" and execution.status is not Status.INTERRUPTED
-            return Change([settlement(row, execution, owner.clock.now())], wake=wake)
+            return Change([settlement(row, execution, now)], wake=wake)
 
         try:
             changed = await owner.store.transact(
@@ -83,6 +89,16 @@ class Timers:
         if changed.taken:
             owner.drive(changed.execution)
         return True
+
+    def _reach_deadline(self, waits: Sequence[WaitRow], now: float) -> Change:
+        """The execution has taken too long: it is cancelled, unless it is being so already."""
+        if any(row.id == CANCEL_TIMER for row in waits):
+            return Change([draft(Abandoned(id=DEADLINE), Origin.WORLD)])
+        requested = CancelRequested(
+            deadline=iso(now + self._owner.cancel_seconds), reason=TOO_LONG, code="flow-timeout"
+        )
+        reached = TimerFired(id=DEADLINE)
+        return Change([draft(requested, Origin.WORLD), draft(reached, Origin.WORLD)], wake=True)
 
 
 def settlement(row: WaitRow, execution: Execution, now: float) -> Draft:
@@ -104,12 +120,21 @@ def settlement(row: WaitRow, execution: Execution, now: float) -> Draft:
         case "timer":
             return draft(TimerFired(id=row.id), Origin.WORLD)
         case _:
-            event = cancelled_by_force(execution, now)
+            event = ended_by_force(row, execution, now)
     return draft(event, Origin.WORLD)
 
 
-def cancelled_by_force(execution: Execution, now: float) -> events.ExecutionComplete:
-    """The end of an execution that did not come to its own in time, or cannot be replayed."""
+def ended_by_force(row: WaitRow, execution: Execution, now: float) -> events.EventBase:
+    """The end of an execution that is cancelled and did not come to its own in time, or cannot be
+    replayed. `row` is the cancel's timer.
+    """
+    if row.name != "cancel":  # no person's wish
+        return events.ExecutionError(
+            kind=execution.kind,
+            error=events.ErrorInfo(code=row.name, message=TOO_LONG),
+            code=row.name,
+            completed_at=iso(now),
+        )
     return events.ExecutionComplete(
         kind=execution.kind,
         success=False,

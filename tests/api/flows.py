@@ -8,6 +8,7 @@ import anyio
 import msgspec
 
 from dispatch import (
+    Cancelled,
     Flow,
     Run,
     approval,
@@ -113,6 +114,18 @@ def flows(gate: Gate) -> list[FlowVersion]:
     async def decide(run: Run[Any]) -> Flow:
         decision = yield approval("erase", {"record": 7}, reason="for good")
         yield f"{decision.outcome}: {decision.reason}"
+
+    @flow("decide_twice")
+    async def decide_twice(run: Run[Any]) -> Flow:
+        for _ in range(2):
+            yield f"{(yield approval('erase')).outcome} "
+
+    @flow("undo")
+    async def undo(run: Run[Any]) -> Flow:
+        try:
+            yield tool("look")
+        except Cancelled as exc:
+            yield f"undone: {exc}"
 
     @flow("decide_late")
     async def decide_late(run: Run[Any]) -> Flow:

@@ -21,6 +21,7 @@ VALUES: dict[str, Any] = {
     "stop_reason": "end_turn",
     "error": "boom",
     "success": True,
+    "remember": True,
     "resumed": True,
     "recoverable": True,
     "tokens": Tokens(input=1, output=2),

@@ -67,7 +67,7 @@ WIRE = {
         "approvalId toolName",
         "toolCallId toolType description reason parameters timeout startedAt iteration",
     ),
-    "approval_complete": ("approvalId decision", "resolvedBy completedAt | reason code"),
+    "approval_complete": ("approvalId decision", "resolvedBy completedAt | reason code remember"),
     "await": (
         "",
         "toolCallId toolId toolName parameters origin pageOrigin awaitedAt awaitReason stepId"

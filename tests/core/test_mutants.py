@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from dispatch.core import nodes, replay
+from dispatch.core import nodes, path, replay
 from dispatch.core.errors import Divergence
 from tests.core.sweep import sweep_many
 
@@ -100,13 +100,13 @@ MUTANTS = [
     ),
     Mutant(
         "recorded displays are shown again",
-        replay,
-        "            stretch.displays -= 1\n            return Show.SKIP\n",
-        "            stretch.displays -= 1\n            return Show.LIVE\n",
+        path,
+        "            stretch.displays -= 1\n            return True\n",
+        "            stretch.displays -= 1\n            return False\n",
     ),
     Mutant(
         "one recorded display fewer is skipped",
-        replay,
+        path,
         "            last.displays += 1\n",
         "            last.displays += bool(last.displays)\n",
     ),
