@@ -1,4 +1,4 @@
-"""Clients of a server that is killed under them, and what each of them was told.
+"""Clients of servers that are killed under them, and what each of them was told.
 
 `Told` keeps every event that any client saw, every answer that was acknowledged, and every request
 that was refused; `judge` holds that against the journals.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -91,11 +91,20 @@ class Told:
         return found
 
 
-class Client:
-    """One client, which does what clients do until it is told to stop."""
+@asynccontextmanager
+async def client_of(urls: Sequence[str], told: Told, rng: Random) -> AsyncIterator[Client]:
+    timeout = httpx.Timeout(30.0)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
+        yield Client(http, urls, told, rng)
 
-    def __init__(self, http: httpx.AsyncClient, told: Told, rng: Random):
-        self._http, self._told, self._rng = http, told, rng
+
+class Client:
+    """One client, which does what clients do until it is told to stop; each request at any of the
+    servers.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, urls: Sequence[str], told: Told, rng: Random):
+        self._http, self._urls, self._told, self._rng = http, urls, told, rng
 
     async def act(self) -> None:
         """One thing, whatever comes of it."""
@@ -147,7 +156,7 @@ class Client:
         cursor = {"last-event-id": str(after)} if self._rng.random() < 0.5 else {}
         url = f"/v1/executions/{one.id}/events" + ("" if cursor else f"?after={after}")
         with anyio.move_on_after(seconds):
-            async with self._http.stream("GET", url, headers=cursor) as answer:
+            async with self._http.stream("GET", self._at(url), headers=cursor) as answer:
                 if answer.status_code == 200:
                     await self._read(answer, first=after + 1, most=most, is_leg=False)
                 elif answer.status_code == 400 and one.events and after <= max(one.events):
@@ -222,6 +231,23 @@ class Client:
                 self._told.violated(f"nonsense was taken by {one.id}")
             self._told.refused[one.id][marker] = f"{answer.status_code} nonsense"
 
+    async def status(self, one: Execution) -> Any:
+        return (await self._http.get(self._at(f"/v1/executions/{one.id}/status"))).json()
+
+    async def retry(self, one: Execution) -> None:
+        path = f"/v1/executions/{one.id}/retry"
+        await self._http.post(self._at(path), json={"streamResponse": False})
+
+    async def listed(self) -> AsyncIterator[tuple[str, str]]:
+        """Id and flow of every execution that there is."""
+        before = ""
+        while page := (await self._http.get(self._at(f"/v1/executions?limit=1000{before}"))).json()[
+            "executions"
+        ]:
+            for one in page:
+                yield one["executionId"], one["flow"]
+            before = f"&before={page[-1]['executionId']}"
+
     # --- requests ---------------------------------------------------------------------------------
 
     async def _resume(
@@ -290,8 +316,11 @@ class Client:
 
     @asynccontextmanager
     async def _post(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        async with self._http.stream("POST", path, json=body) as answer:
+        async with self._http.stream("POST", self._at(path), json=body) as answer:
             yield answer
+
+    def _at(self, path: str) -> str:
+        return self._rng.choice(self._urls) + path
 
     async def _read(
         self,

@@ -20,7 +20,7 @@ from dispatch.flow import Registry
 from dispatch.settings import Settings
 from dispatch.store.base import Store
 from dispatch.store.sqlite import SqliteStore
-from tests.crash.soak import FLOWS
+from tests.crash.servers import FLOWS
 
 WRITES = ("create", "append", "transact")
 

@@ -17,9 +17,9 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from tests.crash.clients import Client, Told
+from tests.crash.clients import Told, client_of
 from tests.crash.judge import judge
-from tests.crash.soak import Server
+from tests.crash.servers import Server
 
 PATIENCE_SECONDS = 60.0
 
@@ -41,8 +41,7 @@ def mortal(server: Server, when: str, number: int) -> Iterator[subprocess.Popen[
 
 async def carry_on(server: Server, told: Told, rng: Random) -> None:
     """A client that wants an answer: dispatches, answers, asks again, until there is an end."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=30.0, trust_env=False) as http:
-        client = Client(http, told, rng)
+    async with client_of([server.url], told, rng) as client:
         while not (told.executions and all(one.is_final for one in told.executions.values())):
             try:
                 if not told.executions:
