@@ -15,12 +15,12 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from dispatch.core.drafts import bare
 from dispatch.core.errors import ToolTimeout
 from dispatch.core.events import ErrorInfo, Event
 from dispatch.core.journal import Entry
 from dispatch.core.lifecycle import Status
 from dispatch.core.waits import Decision
-from dispatch.engine.awaits import bare
 from dispatch.engine.cuts import PLACES, Fault, find_fault
 from dispatch.engine.dispatcher import Start
 from dispatch.store.base import Execution, WaitRow
