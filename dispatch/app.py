@@ -83,6 +83,7 @@ def create_app(
         max_live=settings.max_live,
         cancel_seconds=settings.cancel_seconds,
         close_seconds=settings.close_seconds,
+        stall_seconds=settings.stall_seconds,
     )
     answers = Answers(store, hub, settings)
 

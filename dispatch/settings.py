@@ -36,8 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_live: int = 1000
     #: How long a flow may go on after its cancel was recorded.
     cancel_seconds: float = 10.0
-    #: How long a generator's `finally` blocks may take when it is closed.
+    #: How long a generator's `finally` blocks may take when it is closed, and a step to end when it
+    #: is cancelled.
     close_seconds: float = 5.0
+    #: The event loop was blocked for so long: what blocks it is logged.
+    stall_seconds: float = 5.0
 
     # --- answers
     #: How long a dispatch or a continuation without streaming waits before it answers 202.

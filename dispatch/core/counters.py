@@ -30,6 +30,12 @@ class Counters(msgspec.Struct, kw_only=True, rename="camel"):
     strays: Annotated[
         int, _says("Executions that were held and not driven, after a write failed: let go of.")
     ] = 0
+    loop_stalls: Annotated[
+        int, _says("Times that the event loop was blocked for longer than `stall_seconds`.")
+    ] = 0
+    steps_left_behind: Annotated[
+        int, _says("Calls of a step that did not end when they were no longer wanted.")
+    ] = 0
     parked: Annotated[
         dict[str, int], _says("Executions taken out of service, by the code of the reason.")
     ] = {}

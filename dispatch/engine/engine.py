@@ -7,6 +7,7 @@ second, so nothing that is missed in memory stays undone.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import OrderedDict
@@ -24,6 +25,8 @@ from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
+from dispatch.engine import watchdog, whereabouts
+from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.dispatcher import Dispatcher
 from dispatch.engine.nudge import Nudge
 from dispatch.engine.runner import Runner
@@ -38,7 +41,8 @@ SCAN_SECONDS = 1.0
 RECOVER_AT_ONCE = 8
 ALONE_FROM_STRIKES = 2
 PARK_FROM_STRIKES = 3
-STEP_THREADS = 40
+#: At a shutdown, for the drivers to end when the clean-up of their generators has.
+DRIVERS_SECONDS = 2.0
 
 
 class Publisher(Protocol):
@@ -51,7 +55,9 @@ class Engine:
     """A worker: enter it (`async with engine.running()`), then command it through `dispatcher`.
 
     `max_live`: how many suspended generators are kept in memory. `cancel_seconds`: how long an
-    execution has to come to its end after a cancel was recorded.
+    execution has to come to its end after a cancel was recorded. `close_seconds`: how long a
+    generator, or a step that is cancelled, may take to end. `stall_seconds`: how long the event
+    loop may be blocked before that is logged.
     """
 
     def __init__(
@@ -65,13 +71,14 @@ class Engine:
         max_live: int = 1000,
         cancel_seconds: float = 10.0,
         close_seconds: float = 5.0,
+        stall_seconds: float = 5.0,
     ):
         self.store, self.registry, self.clock, self.worker = store, registry, clock, worker
         self.cancel_seconds, self.close_seconds = cancel_seconds, close_seconds
         self.accepting = False
-        self.threads = anyio.CapacityLimiter(STEP_THREADS)
+        self.abandonable = Abandonable(store.counters, close_seconds)
         self.dispatcher = Dispatcher(self)
-        self._hub, self._max_live = hub, max_live
+        self._hub, self._max_live, self._stall_seconds = hub, max_live, stall_seconds
         self._timers = Timers(self)
         self._strays = Strays(self)
         self._runners: dict[ExecutionId, Runner] = {}
@@ -79,7 +86,8 @@ class Engine:
         self._recovering: dict[ExecutionId, Execution] = {}
         self._room = Nudge()
         self._enders: dict[ExecutionId, anyio.Event] = {}
-        self._idle = anyio.Event()
+        # Not the task group's, which would wait for a generator that can't be closed.
+        self._drivers: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._tasks: anyio.abc.TaskGroup
         store.listener = self._committed
@@ -91,7 +99,8 @@ class Engine:
             services = await self._start_services()
             self.accepting, self._stopping = True, False
             try:
-                yield
+                with watchdog.watching(self._stall_seconds, self.store.counters):
+                    yield
             finally:
                 self.accepting = False
                 services.cancel()
@@ -116,9 +125,13 @@ class Engine:
         self._stopping = True
         for runner in list(self._runners.values()):
             runner.close()
-        while self._runners:
-            self._idle = anyio.Event()
-            await self._idle.wait()
+        if self._drivers:
+            await asyncio.wait(self._drivers, timeout=self.close_seconds + DRIVERS_SECONDS)
+        for driver in self._drivers:
+            # Nor does whoever closes the loop have to wait for it.
+            asyncio._unregister_task(driver)
+            where = whereabouts.of_task(driver)
+            logger.warning("%s does not end, and is left behind (%s)", driver.get_name(), where)
 
     # --- what the store tells --------------------------------------------------------------------
 
@@ -157,7 +170,10 @@ class Engine:
                 return
             runner.close()
         runner = self._runners[execution.id] = Runner(self, execution, start)
-        self._tasks.start_soon(runner.run, name=execution.id)
+        name = f"flow {execution.flow} of {execution.id}"
+        driver = asyncio.get_running_loop().create_task(runner.run(), name=name)
+        self._drivers.add(driver)
+        driver.add_done_callback(self._drivers.discard)
 
     def drives(self, held: Held) -> bool:
         runner = self._runners.get(held.execution_id)
@@ -184,7 +200,6 @@ class Engine:
         if self._runners.get(runner.execution.id) is runner:
             del self._runners[runner.execution.id]
             self._warm.pop(runner.execution.id, None)
-        self._idle.set()
 
     async def release(self, execution: Execution) -> None:
         """Let go of an execution whose generator was closed in the middle: somebody has to drive

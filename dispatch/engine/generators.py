@@ -83,15 +83,22 @@ class Generators:
         while self._stack:
             generator = self._stack.pop()
             where = mistakes.suspended_at(generator)
+            # Said at once: clean-up that swallows its cancellation may never end.
+            too_long = asyncio.get_running_loop().call_later(
+                seconds, logger.warning, "%s: closing took longer than %g s", where, seconds
+            )
+            limit = asyncio.timeout(seconds)
             try:
-                async with asyncio.timeout(seconds):
+                async with limit:
                     await generator.aclose()
-            except TimeoutError:
-                logger.warning("%s: closing took longer than %g s", where, seconds)
             except BaseException as exc:  # what an author's clean-up raises is not the execution's
-                if "ignored GeneratorExit" in str(exc):
+                if limit.expired():
+                    pass
+                elif "ignored GeneratorExit" in str(exc):
                     where = mistakes.suspended_at(generator)
                     logger.warning("%s: a yield while closing is ignored", where)
                 else:
                     logger.warning("%s: raised while closing", where, exc_info=True)
+            finally:
+                too_long.cancel()
         self._results.clear()

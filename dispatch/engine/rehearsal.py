@@ -15,11 +15,13 @@ import anyio.abc
 import msgspec
 
 from dispatch.core.clock import Clock
+from dispatch.core.counters import Counters
 from dispatch.core.errors import Conflict
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Entry
 from dispatch.core.lifecycle import Status
 from dispatch.core.nodes import StepNode
+from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.inbox import Journal
 from dispatch.engine.outbox import Outbox
 from dispatch.engine.runner import Runner
@@ -178,7 +180,7 @@ class _Stage:
         self.registry, self.clock = registry, clock
         self.store = self.journal = _ReadOnly(entries)
         self._tasks = tasks
-        self.threads = anyio.CapacityLimiter(1)
+        self.abandonable = Abandonable(Counters(), self.close_seconds)
         self.over = anyio.Event()
         self.problem: Problem | None = None
 

@@ -54,6 +54,7 @@ from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
 from dispatch.engine import steps
+from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.generators import Ended, Generators
 from dispatch.engine.inbox import Inbox, Journal, read_journal
 from dispatch.engine.outbox import Outbox
@@ -73,7 +74,7 @@ class Host(Protocol):
 
     registry: Registry
     clock: Clock
-    threads: anyio.CapacityLimiter
+    abandonable: Abandonable
     close_seconds: float
 
     @property
@@ -115,7 +116,7 @@ class Runner:
         self.execution = execution
         self.state = State.DRIVING
         self._cut_off = False
-        self.clock, self.threads = host.clock, host.threads
+        self.clock, self.abandonable = host.clock, host.abandonable
         self._host, self._start_entry = host, start
         self._outbox = self._new_outbox(execution.token)
         self._inbox = Inbox(host.store, execution.id, execution.last_seq)

@@ -7,16 +7,16 @@ An attempt starts only after its entry is durable. All attempts but the last lea
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from dispatch import mistakes
@@ -34,6 +34,8 @@ from dispatch.core.journal import (
 )
 from dispatch.core.nodes import Attempts, StepNode
 from dispatch.core.waits import MADE, StepWait, Wait
+from dispatch.engine.abandonable import Abandonable
+from dispatch.store.base import Execution
 from dispatch.yields import Result
 
 logger = logging.getLogger(__name__)
@@ -44,8 +46,9 @@ _NOTHING: Any = object()
 class StepHost(Protocol):
     """What a step needs of the execution that it belongs to."""
 
+    execution: Execution
     clock: Clock
-    threads: anyio.CapacityLimiter
+    abandonable: Abandonable
 
     @property
     def step_timeout(self) -> float | None:
@@ -124,15 +127,21 @@ async def _attempt(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
 
 
 async def _call(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
+    name = f"step {wait.name} of {host.execution.id}"
     if inspect.isasyncgenfunction(wait.fn):
-        return await _stream(step, wait, wait.fn(*wait.args, **wait.kwargs), host)
+        items = wait.fn(*wait.args, **wait.kwargs)
+        return await host.abandonable.in_task(_stream(step, wait, items, host), name)
     if inspect.iscoroutinefunction(wait.fn):
-        return await wait.fn(*wait.args, **wait.kwargs)
+        return await host.abandonable.in_task(wait.fn(*wait.args, **wait.kwargs), name)
     call = partial(wait.fn, *wait.args, **wait.kwargs)
-    value = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=host.threads)
+    value = await host.abandonable.in_thread(call, name)
     if inspect.isawaitable(value):  # a callable object, or a lambda around a coroutine
-        return await value
+        return await host.abandonable.in_task(_awaited(value), name)
     return value
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
 
 
 async def _stream(
@@ -141,8 +150,12 @@ async def _stream(
     """Show what a streaming step yields; its answer is its last `result`, else the joined text."""
     texts: list[str] = []
     answer: Any = _NOTHING
+    task = asyncio.current_task()
     async with aclosing(items):
         async for item in items:
+            if task is not None and task.cancelling():
+                # It has swallowed that, and may have been left behind: nobody wants this any more.
+                raise asyncio.CancelledError
             try:
                 if isinstance(item, str):
                     texts.append(item)

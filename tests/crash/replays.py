@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
-import anyio
 import msgspec
 
+from dispatch.core.counters import Counters
 from dispatch.core.errors import LeaseLost
 from dispatch.core.journal import DISPLAYS, Entry, Origin
 from dispatch.engine import runner
+from dispatch.engine.abandonable import Abandonable
 from dispatch.flow import Registry
 from dispatch.store import rows
 from dispatch.store.base import Chunk, Execution
@@ -42,7 +43,7 @@ class OnlyReplays:
     def __init__(self, registry: Registry, journal: Journal):
         self.registry, self.store, self._journal = registry, self, journal
         self.clock = FakeClock(journal.entries[-1].at)
-        self.threads = anyio.CapacityLimiter(1)
+        self.abandonable = Abandonable(Counters(), self.close_seconds)
         self.problems: list[str] = []
 
     async def read(self, _: Any, *, after: int, until: int, limit: int) -> list[Chunk]:
