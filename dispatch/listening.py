@@ -7,11 +7,14 @@ breaks the streams off and closes the generators, while uvicorn lets its connect
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
@@ -22,12 +25,16 @@ import uvicorn
 from dispatch.core.errors import InvalidRequest, Unavailable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+#: From the signal to the end of the process, beyond `shutdown_seconds`: a blocked loop, or code
+#: that nothing ends, does not keep it longer.
+ENDING_SECONDS = 15
 
 
 class Application(Protocol):
     """A Starlette application: that library stays in `app` and `api`."""
 
     router: Any
+    state: Any
 
     async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None: ...
 
@@ -119,16 +126,41 @@ def _alone() -> Iterator[None]:
 async def serve(
     app: Application, sock: socket.socket, *, shutdown_seconds: float, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends the process at once, which loses nothing."""
-    with anyio.open_signal_receiver(*STOPPING) as signals, _alone():
-        async with anyio.create_task_group() as tasks:
-            async with serving(app, sock, shutdown_seconds=shutdown_seconds):
-                ready()
-                await anext(signals)
-                tasks.start_soon(_end_at_once, signals)
-            tasks.cancel_scope.cancel()
+    """Serve until SIGTERM or SIGINT; a second one ends the process at once, which loses nothing.
+
+    Nor does it lose anything that the process is ended when it takes too long.
+    """
+    told = anyio.Event()
+    with _signals(told.set, round(shutdown_seconds) + ENDING_SECONDS), _alone():
+        async with serving(app, sock, shutdown_seconds=shutdown_seconds):
+            ready()
+            await told.wait()
+    if app.state.engine.has_left_behind:
+        # All is closed; what still runs would be waited for, or run into the interpreter's end.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
-async def _end_at_once(signals: AsyncIterator[signal.Signals]) -> None:
-    number = await anext(signals)
-    os._exit(128 + number)
+@contextmanager
+def _signals(tell: Callable[[], None], seconds: int) -> Iterator[None]:
+    """Python's own handlers, which run though the loop is blocked, and the kernel's alarm, which
+    ends the process though nothing in it runs any more.
+    """
+    loop = asyncio.get_running_loop()
+    is_told = False
+
+    def on_signal(number: int, _: object) -> None:
+        nonlocal is_told
+        if is_told:
+            os._exit(128 + number)
+        is_told = True
+        signal.alarm(seconds)
+        loop.call_soon_threadsafe(tell)
+
+    before = {number: signal.signal(number, on_signal) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -69,8 +69,16 @@ class Abandonable:
                 if not returned.done() or returned.cancelled():
                     self._leave_behind(name, whereabouts.of_thread(thread.ident))
 
-    async def in_task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
-        """Run it in a task, which is cancelled when the caller is, and then has `close_seconds`."""
+    async def in_task(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        name: str,
+        where: Callable[[], str] | None = None,
+    ) -> Any:
+        """Run it in a task, which is cancelled when the caller is, and then has `close_seconds`.
+
+        `where` says what line it stands at, if that can't be told from the coroutine.
+        """
         task = asyncio.get_running_loop().create_task(_outcome(coroutine), name=name)
         try:
             await asyncio.wait([task])
@@ -84,7 +92,7 @@ class Abandonable:
                 self._left_behind.add(task)
                 task.add_done_callback(self._left_behind.discard)
                 asyncio._unregister_task(task)
-                self._leave_behind(name, whereabouts.of_task(task))
+                self._leave_behind(name, whereabouts.of_task(task) if where is None else where())
             raise
         value, error = task.result()
         if error is not None:

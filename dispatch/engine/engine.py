@@ -25,7 +25,7 @@ from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
-from dispatch.engine import watchdog, whereabouts
+from dispatch.engine import watchdog
 from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.dispatcher import Dispatcher
 from dispatch.engine.nudge import Nudge
@@ -92,6 +92,11 @@ class Engine:
         self._tasks: anyio.abc.TaskGroup
         store.listener = self._committed
 
+    @property
+    def has_left_behind(self) -> bool:
+        """Whether there is code of authors that did not end when it was told to."""
+        return bool(self._drivers) or self.store.counters.steps_left_behind > 0
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Recover what was left over; run until the context is left; close all generators."""
@@ -130,8 +135,7 @@ class Engine:
         for driver in self._drivers:
             # Nor does whoever closes the loop have to wait for it.
             asyncio._unregister_task(driver)
-            where = whereabouts.of_task(driver)
-            logger.warning("%s does not end, and is left behind (%s)", driver.get_name(), where)
+            logger.warning("%s can't be closed, and is left behind", driver.get_name())
 
     # --- what the store tells --------------------------------------------------------------------
 

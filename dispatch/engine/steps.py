@@ -130,7 +130,9 @@ async def _call(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
     name = f"step {wait.name} of {host.execution.id}"
     if inspect.isasyncgenfunction(wait.fn):
         items = wait.fn(*wait.args, **wait.kwargs)
-        return await host.abandonable.in_task(_stream(step, wait, items, host), name)
+        stream = _stream(step, wait, items, host)
+        where = partial(mistakes.suspended_at, items)
+        return await host.abandonable.in_task(stream, name, where)
     if inspect.iscoroutinefunction(wait.fn):
         return await host.abandonable.in_task(wait.fn(*wait.args, **wait.kwargs), name)
     call = partial(wait.fn, *wait.args, **wait.kwargs)

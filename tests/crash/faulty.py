@@ -1,0 +1,140 @@
+"""`python -m tests.crash.faulty DB`: a server of flows whose code does what no code should.
+
+It serves on a free port, with limits that a test has the patience for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+
+from dispatch import Flow, Run, flow, listening, result, step, tool
+from dispatch.app import create_app
+from dispatch.settings import Settings
+
+SETTINGS = {"close_seconds": 0.2, "stall_seconds": 0.5}
+
+
+@step
+def hangs_in_a_thread() -> None:
+    threading.Event().wait()
+
+
+@step(timeout=0.05)
+def hangs_too_long() -> None:
+    threading.Event().wait()
+
+
+@step
+async def swallows() -> None:
+    while True:
+        with suppress(BaseException):
+            await anyio.sleep(3600)
+
+
+@step
+async def streams_and_swallows() -> AsyncGenerator[str, None]:
+    while True:
+        try:
+            yield "more "
+            await anyio.sleep(3600)
+        except BaseException:  # noqa: S110 - which is what it is here for
+            pass
+
+
+@step
+async def blocks(seconds: float) -> str:
+    time.sleep(seconds)  # noqa: ASYNC251 - which is what it is here for
+    return "blocked"
+
+
+@step
+def exits() -> None:
+    os._exit(3)
+
+
+@step
+async def exits_on_the_loop() -> None:
+    os._exit(3)
+
+
+@flow("hung")
+async def hung(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield hangs_in_a_thread()
+
+
+@flow("late")
+async def late(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield hangs_too_long()
+
+
+@flow("deaf")
+async def deaf(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield swallows()
+
+
+@flow("talks")
+async def talks(run: Run[Any]) -> Flow:
+    yield streams_and_swallows()
+
+
+@flow("unclosable")
+async def unclosable(run: Run[Any]) -> Flow:
+    try:
+        yield "begun"
+        yield tool("a", {})
+    finally:
+        while True:
+            with suppress(BaseException):
+                await anyio.sleep(3600)
+
+
+@flow("stalls")
+async def stalls(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield result((yield blocks(run.inputs["seconds"])))
+
+
+@flow("deadly")
+async def deadly(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield exits()
+
+
+@flow("deadly-loop")
+async def deadly_loop(run: Run[Any]) -> Flow:
+    yield "begun"
+    yield exits_on_the_loop()
+
+
+FLOWS = (hung, late, deaf, talks, unclosable, stalls, deadly, deadly_loop)
+
+
+def main(db: str) -> None:
+    app = create_app(FLOWS, settings=Settings(db=db, **SETTINGS))  # type: ignore[arg-type] # floats
+    sock = listening.listen("127.0.0.1", 0)
+    address = listening.address_of(sock)
+
+    def ready() -> None:
+        sys.stdout.write(f"ready     {address}\n")
+        sys.stdout.flush()
+
+    anyio.run(
+        partial(listening.serve, app, sock, shutdown_seconds=1.0, ready=ready),
+        backend_options={"use_uvloop": True},
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
