@@ -28,13 +28,14 @@ class FakeClock:
             self._sleepers.pop(awake, None)
 
     def advance(self, seconds: float) -> None:
-        self.move_to(self._now + seconds)
-
-    def move_to(self, at: float) -> None:
-        """Ahead, never back."""
-        self._now = max(self._now, at)
+        """Back, too, as the clock of a machine may jump."""
+        self._now += seconds
         for awake, due in list(self._sleepers.items()):
             # Journals tell times in milliseconds: who moves the clock to one of those wakes all
             # who sleep until then.
             if due < self._now + 0.001:
                 awake.set()
+
+    def move_to(self, at: float) -> None:
+        """Ahead, never back."""
+        self.advance(max(0.0, at - self._now))
