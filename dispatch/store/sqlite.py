@@ -45,6 +45,7 @@ from dispatch.store.base import (
 )
 from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoints
 from dispatch.store.migrate import migrate
+from dispatch.store.opening import check_path, explain
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
 from dispatch.store.workers import WorkerLock, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
@@ -136,9 +137,10 @@ class SqliteStore:
         stack = AsyncExitStack()
         try:
             try:
+                await anyio.to_thread.run_sync(check_path, self._path)
                 await self._enter(stack, worker)
             except (OSError, sqlite3.Error) as exc:
-                raise Unavailable(f"cannot open {self._path}: {exc}", code="store-failed") from exc
+                raise explain(self._path, exc) from exc
             yield
         finally:
             with anyio.CancelScope(shield=True):

@@ -339,7 +339,7 @@ class Writer:
         self._roll_back()
         failure = unavailable(exc)
         if self.fault is None:
-            _log.error("the store cannot write, and retries", exc_info=exc)
+            _log.error("the store cannot write, and retries: %s", exc)
         self.fault = failure
         queued = [*batch, *self._queue]
         self._queue.clear()

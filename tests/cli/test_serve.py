@@ -78,7 +78,7 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path, db: str) -> None:
     ended = dispatch("serve", SERVED, "--port", "0", "--db", db, cwd=tmp_path)
     assert ended.code == 1
     assert ended.err.startswith("error: ")
-    assert ended.err.endswith("(store-failed)\n")
+    assert ended.err.endswith("(cannot-open)\n")
     assert ended.err.count("\n") == 1
 
 
