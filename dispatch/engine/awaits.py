@@ -9,19 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jsonschema
-import msgspec
-
 from dispatch.core import canonical, drafts
 from dispatch.core.clock import iso
 from dispatch.core.drafts import bare, resumed_head
-from dispatch.core.errors import Conflict, Detail, Gone, InvalidRequest, NotFound, Unprocessable
+from dispatch.core.errors import Conflict, Detail, Gone, InvalidRequest, NotFound
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import TRANSITIONS, Command, Status
-from dispatch.core.settle import unwrap_mcp
+from dispatch.engine.outputs import check_output
 from dispatch.store.base import Execution, WaitRow
-
-_STR = msgspec.json.schema(str)
 
 
 class Ruling(NamedTuple):
@@ -55,7 +50,7 @@ def rule_resume(
         if row.status == "settled" and row.digest != canonical.digest(raw):
             raise _settled_otherwise(row)
     for row, raw in fresh:
-        _check_output(row, raw)
+        check_output(row, raw)
     parked = execution.status is Status.INTERRUPTED
     if not fresh and matched and not parked:
         return Ruling(repeat_from=min(row.leg_seq or 1 for row, _ in matched))
@@ -180,29 +175,6 @@ def _refuse_unless_calls_are_open(execution: Execution, waits: Sequence[WaitRow]
     else:
         state = f"it is {execution.status}"
     raise Conflict(f"{execution.id} waits for no call: {state}", code="not-waiting")
-
-
-def _check_output(row: WaitRow, raw: bytes) -> None:
-    """Raise `Unprocessable` unless the output fits the call's `returns=`."""
-    if row.returns is None:
-        return
-    schema = msgspec.json.decode(row.returns)
-    if not row.raw:
-        raw, failure = unwrap_mcp(raw, parse=schema != _STR)
-        if failure is not None:
-            return  # an error the tool reports is a legal output: ToolFailed is raised in the flow
-    value = msgspec.json.decode(raw)
-    checker = jsonschema.Draft202012Validator(schema)
-    misfits = [
-        Detail(message=misfit.message, path=misfit.json_path, code="output-invalid")
-        for misfit in checker.iter_errors(value)
-    ]
-    if misfits:
-        raise Unprocessable(
-            f"the output for {row.name} ({row.id}) does not fit: {misfits[0].message}",
-            code="output-invalid",
-            details=misfits,
-        )
 
 
 def encode_outputs(outputs: Mapping[str, Any]) -> dict[str, bytes]:

@@ -43,15 +43,23 @@ async def no_sign_of_life(run: Run[Any]) -> Flow:
     "4-5",
     "The caller shows that it is alive, and answers later.",
     ours="No heartbeats: a resume that brings nothing is told again what is open, and the limit "
-    "goes on to run from the first time it was told (theirs begins anew). A long call gets a long "
-    "limit, or none.",
-    caller={"ask": [Move(6, COMES_BACK), Move(9, "payload")]},
-    result="payload",
+    "goes on to run from the first time it was told (theirs begins anew), as the second call "
+    "shows. A long call gets a long limit, or none.",
+    caller={
+        "ask": [Move(6, COMES_BACK), Move(9, "payload")],
+        "ask_again": [Move(6, COMES_BACK), Move(11, "too late")],
+    },
+    result=["payload", "no output for ask_again in time"],
     journal="begun tool(ask) asked /suspended/ +6s leg asked /suspended/ +3s leg output "
+    "tool(ask_again) asked /suspended/ +6s leg asked /suspended/ +4s timeout leg "
     "result completed",
 )
 async def signs_of_life(run: Run[Any]) -> Flow:
-    yield result((yield tool("ask", timeout=10)))
+    answer = yield tool("ask", timeout=10)
+    try:
+        yield tool("ask_again", timeout=10)
+    except ToolTimeout as late:
+        yield result([answer, str(late)])
 
 
 @case(
