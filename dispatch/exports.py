@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ from dispatch.core.lifecycle import IMPORTED
 from dispatch.core.wire import Framer
 from dispatch.engine.inbox import read_journal
 from dispatch.engine.rehearsal import rehearse
-from dispatch.flow import Registry
+from dispatch.flow import FlowVersion, Registry
 from dispatch.legs import FAILED, OK
 from dispatch.settings import Settings
 from dispatch.store.base import Recorded, Store
@@ -143,15 +143,19 @@ def replay(
 
     Nothing is done but to run the flow's own body: no step begins. Exit code 0 is a match.
     """
-    found = _read(file)
-    registry = Registry(loader.load(sources or (place.EXAMPLES,)))
-    verdict = anyio.run(_replay, registry, found, backend_options=place.LOOP_OPTIONS)
+    verdict = judge(file, loader.load(sources or (place.EXAMPLES,)))
     screen = Screen(as_json=json)
     if json:
         screen.document(verdict)
     else:
         screen.line(f"{verdict.verdict}: {verdict.message}")
     return OK if verdict.verdict == "match" else FAILED
+
+
+def judge(file: Path, flows: Iterable[FlowVersion]) -> Verdict:
+    """What `flows` make of the execution in `file`."""
+    found = _read(file)
+    return anyio.run(_replay, Registry(flows), found, backend_options=place.LOOP_OPTIONS)
 
 
 async def _replay(registry: Registry, found: Export) -> Verdict:
