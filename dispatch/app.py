@@ -30,6 +30,7 @@ from dispatch.api.server import Server, WhileRunning
 from dispatch.api.sse import quiet_broken_streams
 from dispatch.core.errors import FlowMistake
 from dispatch.engine.engine import Engine
+from dispatch.engine.rehearsals import Rehearsals
 from dispatch.flow import FlowVersion, Registry
 from dispatch.settings import Settings
 from dispatch.store.base import Store
@@ -74,6 +75,7 @@ def create_app(
         ring_bytes=settings.ring_bytes,
         rings_bytes=settings.rings_bytes,
     )
+    rehearsals = Rehearsals(store, registry, clock)
     engine = Engine(
         store,
         hub,
@@ -84,6 +86,7 @@ def create_app(
         cancel_seconds=settings.cancel_seconds,
         close_seconds=settings.close_seconds,
         stall_seconds=settings.stall_seconds,
+        at_rest=rehearsals.at_rest if settings.dev else None,
     )
     answers = Answers(store, hub, settings)
 
@@ -99,7 +102,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         quiet_broken_streams()
-        async with store.session(worker), hub.open(), engine.running(), _watching(stop):
+        async with (
+            store.session(worker),
+            hub.open(),
+            engine.running(),
+            rehearsals.running(),
+            _watching(stop),
+        ):
             yield
 
     app = Starlette(

@@ -27,6 +27,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.flow import Registry
 from dispatch.legs import FAILED, INTERRUPTED, OK, USAGE, Legs
 from dispatch.place import Usage
+from dispatch.reloading import Reloading
 from dispatch.settings import Settings
 from dispatch.terminal import Screen, labelled, parse_value
 
@@ -109,6 +110,14 @@ def serve(
         tuple[str, ...],
         Parameter(negative=(), help="An origin whose pages may call, beside loopback's."),
     ] = (),
+    dev: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Begin anew when their code changes, and report what would not survive a restart.",
+        ),
+    ] = False,
 ) -> int:
     """Serve flows until SIGTERM or SIGINT.
 
@@ -124,16 +133,18 @@ def serve(
         max_live=max_live,
         default_flow=default_flow,
         cors_origins=cors_origin,
+        dev=dev,
     )
-    registry = Registry(loader.load(sources or (place.EXAMPLES,)))
-    if default_flow is not None:
-        registry.find(default_flow)
+    sources, screen = sources or (place.EXAMPLES,), Screen()
+    reloading = Reloading(sources, screen) if dev else None
+    load = partial(_load, sources, default_flow)
+    registry = load() if reloading is None else reloading.load(load)
     try:
         application = create_app(registry, settings=settings)
     except ValueError as exc:
         raise Usage(str(exc)) from exc
-    sock = listening.listen(host, port)
-    address, screen = listening.address_of(sock), Screen()
+    sock = (listening.listen if reloading is None else reloading.listen)(host, port)
+    address = listening.address_of(sock)
     screen.line(f"journals  {settings.db}")
     screen.line(f"flows     {', '.join(labelled(one.id, one.version) for one in registry)}")
     screen.line(f"address   {address}")
@@ -144,8 +155,16 @@ def serve(
         shutdown_seconds=settings.shutdown_seconds,
         ready=partial(screen.line, f"ready     {address}"),
     )
-    anyio.run(serving, backend_options=place.LOOP_OPTIONS)
+    program = serving if reloading is None else partial(reloading.serve, serving)
+    anyio.run(program, backend_options=place.LOOP_OPTIONS)
     return OK
+
+
+def _load(sources: Sequence[str], default_flow: str | None) -> Registry:
+    registry = Registry(loader.load(sources))
+    if default_flow is not None:
+        registry.find(default_flow)
+    return registry
 
 
 # --- carrying an execution on ---------------------------------------------------------------------

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
@@ -124,22 +124,37 @@ def _alone() -> Iterator[None]:
 
 
 async def serve(
-    app: Application, sock: socket.socket, *, shutdown_seconds: float, ready: Callable[[], None]
-) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends the process at once, which loses nothing.
+    app: Application,
+    sock: socket.socket,
+    *,
+    shutdown_seconds: float,
+    ready: Callable[[], None],
+    changed: Callable[[], Awaitable[None]] = anyio.sleep_forever,
+) -> bool:
+    """Serve until SIGTERM or SIGINT, or until `changed` returns; whether it was the latter.
 
-    Nor does it lose anything that the process is ended when it takes too long.
+    A second signal ends the process at once, which loses nothing. Nor does it lose anything that
+    the process is ended when it takes too long.
     """
     told = anyio.Event()
     with _signals(told.set, round(shutdown_seconds) + ENDING_SECONDS), _alone():
         async with serving(app, sock, shutdown_seconds=shutdown_seconds):
             ready()
-            await told.wait()
-    if app.state.engine.has_left_behind:
+            async with anyio.create_task_group() as first:
+                first.start_soon(_end_with, changed, first.cancel_scope)
+                await told.wait()
+                first.cancel_scope.cancel()
+    if told.is_set() and app.state.engine.has_left_behind:
         # All is closed; what still runs would be waited for, or run into the interpreter's end.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
+    return not told.is_set()
+
+
+async def _end_with(function: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await function()
+    scope.cancel()
 
 
 @contextmanager

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: The event loop was blocked for so long: what blocks it is logged.
     stall_seconds: float = 5.0
 
+    #: Rehearse whatever suspends or ends, and log what would not survive a restart: for authors.
+    dev: bool = False
+
     # --- answers
     #: How long a dispatch or a continuation without streaming waits before it answers 202.
     json_wait_seconds: float = 25.0

@@ -107,6 +107,13 @@ class Damaged(Unavailable):
     code = "store-corrupt"
 
 
+#: Of an execution that has diverged.
+WAYS_OUT = (
+    "Ways out: deploy the code that this execution began with and retry it, register the new code "
+    "as another version, or cancel the execution."
+)
+
+
 class FlowError(DispatchError):
     code = "flow-error"
 
@@ -128,8 +135,7 @@ class Divergence(FlowError):
         super().__init__(
             f"the journal says {recorded} (seq {seq}), the flow now does {yielded}"
             + (f" at {where}" if where else "")
-            + ". Ways out: deploy the code that this execution began with and retry it, register "
-            "the new code as another version, or cancel the execution."
+            + f". {WAYS_OUT}"
         )
         self.seq, self.recorded, self.yielded, self.where = seq, recorded, yielded, where
 

@@ -57,7 +57,8 @@ class Engine:
     `max_live`: how many suspended generators are kept in memory. `cancel_seconds`: how long an
     execution has to come to its end after a cancel was recorded. `close_seconds`: how long a
     generator, or a step that is cancelled, may take to end. `stall_seconds`: how long the event
-    loop may be blocked before that is logged.
+    loop may be blocked before that is logged. `at_rest` is told of each execution that suspends or
+    ends here.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Engine:
         cancel_seconds: float = 10.0,
         close_seconds: float = 5.0,
         stall_seconds: float = 5.0,
+        at_rest: Callable[[Execution], None] | None = None,
     ):
         self.store, self.registry, self.clock, self.worker = store, registry, clock, worker
         self.cancel_seconds, self.close_seconds = cancel_seconds, close_seconds
@@ -79,6 +81,7 @@ class Engine:
         self.abandonable = Abandonable(store.counters, close_seconds)
         self.dispatcher = Dispatcher(self)
         self._hub, self._max_live, self._stall_seconds = hub, max_live, stall_seconds
+        self._at_rest = at_rest
         self._timers = Timers(self)
         self._strays = Strays(self)
         self._runners: dict[ExecutionId, Runner] = {}
@@ -149,6 +152,8 @@ class Engine:
             ender = self._enders.pop(execution.id, None)
             if ender is not None:
                 ender.set()
+            if self._at_rest is not None:
+                self._at_rest(execution)
 
     async def ended(self, execution_id: ExecutionId) -> Execution:
         """Return its row once its final event is durable."""
@@ -188,6 +193,8 @@ class Engine:
 
     def suspended(self, runner: Runner) -> None:
         """Keep it warm, and close the one that has been warm for longest if there are too many."""
+        if self._at_rest is not None:
+            self._at_rest(runner.execution)
         self._warm[runner.execution.id] = runner
         while len(self._warm) > self._max_live:
             _, coldest = self._warm.popitem(last=False)

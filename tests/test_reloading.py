@@ -1,0 +1,79 @@
+"""`--dev` sees the files that flows are made of, and no others."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dispatch.reloading import Watch
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    for name in (
+        "flows.py",
+        "prompts.txt",
+        "shop/__init__.py",
+        "shop/flows.py",
+        "apart/__init__.py",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["flows.py", "flows.py:refund", "flows", "./flows.py"])
+def test_files_beside_a_source_changed_added_and_removed(folder: Path, source: str) -> None:
+    watch = Watch([source])
+    assert watch.changes() == []
+    (folder / "flows.py").write_text("x = 1")
+    assert watch.changes() == [str(folder / "flows.py")]
+    (folder / "more.py").write_text("")
+    (folder / "prompts.txt").write_text("Be kind.")
+    (folder / ".#flows.py").write_text("an editor's lock")
+    assert watch.changes() == [str(folder / "more.py")]
+    (folder / "more.py").unlink()
+    assert watch.changes() == [str(folder / "more.py")]
+    assert watch.changes() == []
+
+
+def test_a_file_of_the_same_size_that_took_its_place(folder: Path) -> None:
+    file = folder / "flows.py"
+    file.write_text("x = 1")
+    watch = Watch(["flows.py"])
+    before = file.stat()
+    file.write_text("x = 2")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert watch.changes() == [str(file)]
+
+
+def test_a_dotted_module_before_and_after_it_could_be_loaded(folder: Path) -> None:
+    watch = Watch(["shop.flows:refund"])
+    (folder / "shop" / "flows.py").write_text("x = 1")
+    assert watch.changes() == [str(folder / "shop" / "flows.py")]
+
+
+def test_what_has_been_imported_since_is_watched_too(folder: Path) -> None:
+    watch = Watch(["flows.py"])
+    apart = folder / "apart" / "__init__.py"
+    apart.write_text("x = 1")
+    assert watch.changes() == []  # nothing has to do with it
+    importlib.import_module("apart")
+    assert watch.changes() == []
+    apart.write_text("x = 22")
+    assert watch.changes() == [str(apart)]
+
+
+def test_what_is_installed_is_not_watched() -> None:
+    folders = Watch(["flows.py"])._seen
+    assert Path(pytest.__file__).parent not in folders
+    assert Path(os.__file__).parent not in folders
+    assert Path(__file__).parent in folders
