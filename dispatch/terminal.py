@@ -111,7 +111,8 @@ class Screen:
         """Names, and beside them what they are."""
         width = max(len(name) for name, _ in facts)
         for name, value in facts:
-            self._out.print(Text.assemble((f"{name:{width}}  ", "bold"), _clean(value)))
+            shown = (f"{name:{width}}  ", "bold") if name or value else ""
+            self._out.print(Text.assemble(shown, _clean(value)))
 
     # --- events -----------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Copy a database that servers may be writing to, into a file that can be started from.
 
-`VACUUM INTO` and not SQLite's backup interface: it is one read transaction as well, and so never
-starts over when somebody writes, and took half the time beside a writer (perf.md); its copy has no
-unused pages and is one file, no WAL database. The log grows while it lasts.
+`VACUUM INTO` and not SQLite's backup interface. Either is one read transaction, during which the
+log grows; in small steps the latter isn't, but starts over whenever another process writes. Beside
+a writer a copy of 1.4 GB took 4 s instead of 8 s, has no unused pages, and is no WAL database: it
+is one file, and stays so when somebody looks into it.
 
 Nobody died for the sake of the copy: what its workers held is let go of as by a clean stop. The
 locks of those workers are not beside it, so that every start from it would be a strike otherwise.

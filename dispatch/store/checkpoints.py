@@ -19,7 +19,8 @@ STEP_BYTES = 4 * MIB
 #: Size of the log from which on the writer leaves a gap, and from which on it is also cut back.
 GAP_BYTES = 16 * MIB
 TRUNCATE_BYTES = 64 * MIB
-#: How long cutting it back waits for other processes.
+#: How long cutting it back waits for other processes, and all writers with it. If that was in vain
+#: somebody is reading, perhaps for minutes (a backup): next time is when the log is twice as large.
 TRUNCATE_PATIENCE_MS = 100
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Checkpoints:
         self._page_bytes: int = db.execute("PRAGMA page_size").fetchone()[0]
         self._aside = Aside("store-checkpoints", naps)
         self._moved_all = True  # whether the last checkpoint did
+        self._truncate_bytes = TRUNCATE_BYTES
         self._log_bytes = 0  # in the log when it began, if they still are
         self._written = 0  # since then
 
@@ -49,7 +51,7 @@ class Checkpoints:
     def _start(self) -> None:
         self._log_bytes += self._written
         self._written = 0
-        truncate = self._log_bytes > TRUNCATE_BYTES
+        truncate = self._log_bytes > self._truncate_bytes
         self._aside.start(lambda: self._checkpoint(truncate), self._done)
 
     def _checkpoint(self, truncate: bool) -> None:
@@ -58,6 +60,10 @@ class Checkpoints:
         self._moved_all = not busy and pages == moved
         if pages >= 0:  # else another process is at it
             self._log_bytes = pages * self._page_bytes
+        if self._moved_all:
+            self._truncate_bytes = TRUNCATE_BYTES
+        elif truncate:
+            self._truncate_bytes = 2 * self._log_bytes
 
     def _done(self, error: Exception | None) -> None:
         if error is not None:

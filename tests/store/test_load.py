@@ -19,9 +19,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from anyio.abc import Process
+from blockbuster import BlockBuster
 
-from dispatch.store import checkpoints
+from dispatch.store import checkpoints, sqlite
+from dispatch.store.aside import Naps
 from dispatch.store.base import Execution, Store
+from dispatch.store.checkpoints import Checkpoints
 from dispatch.store.sqlite import SqliteStore
 from tests.store.entries import PATIENCE_SECONDS, TickingClock, final, new, text, texts
 
@@ -84,6 +87,7 @@ def small_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules at a hundredth of their sizes."""
     monkeypatch.setattr(checkpoints, "STEP_BYTES", 40_000)
     monkeypatch.setattr(checkpoints, "GAP_BYTES", 160_000)
+    monkeypatch.setattr(sqlite, "GAP_BYTES", 160_000)
     monkeypatch.setattr(checkpoints, "TRUNCATE_BYTES", 640_000)
 
 
@@ -129,6 +133,52 @@ async def test_a_log_that_a_reader_held_up_is_cut_back(path: Path, clock: Tickin
         with anyio.fail_after(PATIENCE_SECONDS):
             while await _log_size(path) > 300_000:
                 await store.append(execution.id, [text("x" * 5000)] * 8, token=1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_log")
+async def test_who_reads_for_long_delays_writers_ever_less_often(
+    path: Path, blockbuster: BlockBuster
+) -> None:
+    """To cut the log back all must wait for the reader, and in vain."""
+    for asks_page_size in ("Connection.execute", "Cursor.fetchone"):
+        function = blockbuster.functions[f"sqlite3.{asks_page_size}"]
+        function.can_block_in("dispatch/store/checkpoints.py", "__init__")
+    asked: list[str] = []
+    writing, checkpointing = await anyio.to_thread.run_sync(_open_two, path, asked)
+    reader = await anyio.to_thread.run_sync(_hold_a_snapshot, path)
+    naps = Naps()
+    moved = Checkpoints(checkpointing, naps)
+    for _ in range(80):
+        await anyio.to_thread.run_sync(writing.execute, "INSERT INTO executions VALUES (?)", _ROW)
+        moved.wrote(40_000)
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while moved.needs_gap:
+                await anyio.lowlevel.checkpoint()
+    await moved.close()
+    naps.close()
+    for db in (reader, checkpointing, writing):
+        await anyio.to_thread.run_sync(db.close)
+    # At 0.6, 1.3 and 2.6 MB, and not after each of the eighty.
+    assert len(asked) > 20
+    assert sum("TRUNCATE" in one for one in asked) == 3
+
+
+_ROW = (b"x" * 40_000,)
+
+
+def _open_two(path: Path, asked: list[str]) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """One to write, and one for checkpoints, which notes what is asked of it."""
+    writing, checkpointing = (
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+        for _ in range(2)
+    )
+    writing.execute("PRAGMA journal_mode = WAL")
+    writing.execute("PRAGMA wal_autocheckpoint = 0")
+    writing.execute("CREATE TABLE executions (a)")
+    checkpointing.execute("PRAGMA busy_timeout = 10")
+    checkpointing.set_trace_callback(asked.append)
+    return writing, checkpointing
 
 
 def _hold_a_snapshot(path: Path) -> sqlite3.Connection:
