@@ -20,15 +20,15 @@ import anyio.abc
 
 from dispatch.core import events
 from dispatch.core.clock import Clock, iso
-from dispatch.core.errors import Conflict, DispatchError, Gone, LeaseLost, NotFound, Unavailable
+from dispatch.core.errors import Conflict, Gone, LeaseLost, NotFound, Unavailable
 from dispatch.core.ids import ExecutionId, execution_id
 from dispatch.core.journal import Entry, Origin, draft
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
-from dispatch.engine import watchdog
+from dispatch.engine import lastwords, watchdog
 from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.dispatcher import Dispatcher
-from dispatch.engine.nudge import Nudge
+from dispatch.engine.recovery import Recovery
 from dispatch.engine.runner import Runner
 from dispatch.engine.strays import Strays
 from dispatch.engine.timers import Timers, ended_by_force
@@ -37,10 +37,7 @@ from dispatch.store.base import Change, Committed, Execution, Held, Store, WaitR
 
 logger = logging.getLogger(__name__)
 
-SCAN_SECONDS = 1.0
-RECOVER_AT_ONCE = 8
-ALONE_FROM_STRIKES = 2
-PARK_FROM_STRIKES = 3
+LOOK_SECONDS = 1.0
 #: At a shutdown, for the drivers to end when the clean-up of their generators has.
 DRIVERS_SECONDS = 2.0
 
@@ -82,12 +79,10 @@ class Engine:
         self.dispatcher = Dispatcher(self)
         self._hub, self._max_live, self._stall_seconds = hub, max_live, stall_seconds
         self._at_rest = at_rest
-        self._timers = Timers(self)
+        self._recovery, self._timers = Recovery(self), Timers(self)
         self._strays = Strays(self)
         self._runners: dict[ExecutionId, Runner] = {}
         self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
-        self._recovering: dict[ExecutionId, Execution] = {}
-        self._room = Nudge()
         self._enders: dict[ExecutionId, anyio.Event] = {}
         # Not the task group's, which would wait for a generator that can't be closed.
         self._drivers: set[asyncio.Task[None]] = set()
@@ -107,7 +102,10 @@ class Engine:
             services = await self._start_services()
             self.accepting, self._stopping = True, False
             try:
-                with watchdog.watching(self._stall_seconds, self.store.counters):
+                with (
+                    watchdog.watching(self._stall_seconds, self.store.counters),
+                    lastwords.written_to(self.store.last_words),
+                ):
                     yield
             finally:
                 self.accepting = False
@@ -123,7 +121,7 @@ class Engine:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._timers.run)
                     group.start_soon(self._strays.run)
-                    group.start_soon(self._scan)
+                    group.start_soon(self._recovery.run)
 
         self._tasks.start_soon(services)
         return scope
@@ -148,6 +146,8 @@ class Engine:
         runner = self._runners.get(execution.id)
         if runner is not None:
             runner.committed(committed)
+        if not execution.strikes:
+            self._recovery.cleared(execution.id)
         if execution.status.is_final:
             ender = self._enders.pop(execution.id, None)
             if ender is not None:
@@ -160,7 +160,7 @@ class Engine:
         while not (execution := await self.store.get(execution_id)).status.is_final:
             ender = self._enders.setdefault(execution_id, anyio.Event())
             # Another worker may write the final event: look again, now and then.
-            with anyio.move_on_after(SCAN_SECONDS):
+            with anyio.move_on_after(LOOK_SECONDS):
                 await ender.wait()
             if ender.statistics().tasks_waiting == 0:
                 self._enders.pop(execution_id, None)
@@ -195,6 +195,7 @@ class Engine:
         """Keep it warm, and close the one that has been warm for longest if there are too many."""
         if self._at_rest is not None:
             self._at_rest(runner.execution)
+        self._recovery.cleared(runner.execution.id)
         self._warm[runner.execution.id] = runner
         while len(self._warm) > self._max_live:
             _, coldest = self._warm.popitem(last=False)
@@ -204,12 +205,12 @@ class Engine:
         self._timers.nudge()
 
     def caught_up(self, runner: Runner) -> None:
-        if self._recovering.pop(runner.execution.id, None) is not None:
-            self._room.give()
+        self._recovery.caught_up(runner.execution.id)
 
     def gone(self, runner: Runner) -> None:
         if self._runners.get(runner.execution.id) is runner:
             del self._runners[runner.execution.id]
+            self._recovery.cleared(runner.execution.id)
             self._warm.pop(runner.execution.id, None)
 
     async def release(self, execution: Execution) -> None:
@@ -220,44 +221,6 @@ class Engine:
             await self.store.release(execution.id, token=execution.token, runnable=True)
         except Unavailable as exc:  # `strays` lets go of it
             logger.warning("could not let go: %s", exc, extra={"execution_id": execution.id})
-
-    # --- recovery --------------------------------------------------------------------------------
-
-    async def _scan(self) -> None:
-        """Take up what is runnable and nobody's, a few at a time."""
-        while True:
-            try:
-                await self.store.bury_dead()
-                while await self._take_up():
-                    await anyio.lowlevel.checkpoint()
-            except DispatchError as exc:
-                logger.warning("cannot look for runnable executions: %s", exc)
-            await self._room.sleep(self.clock, SCAN_SECONDS)
-
-    async def _take_up(self) -> bool:
-        room = RECOVER_AT_ONCE - len(self._recovering)
-        if room <= 0 or any(one.strikes >= ALONE_FROM_STRIKES for one in self._recovering.values()):
-            return False
-        found = await self.store.runnable(room)
-        for one in found:
-            if one.strikes >= ALONE_FROM_STRIKES and self._recovering:
-                return False
-            execution = await self.store.acquire(one.id, self.worker)
-            if execution is None:
-                continue
-            if execution.strikes >= PARK_FROM_STRIKES:
-                await self.park(
-                    execution,
-                    "crash-loop",
-                    f"the server died {execution.strikes} times while it drove this execution: "
-                    "mend what kills it, then retry, or cancel it",
-                )
-                continue
-            self._recovering[execution.id] = execution
-            self.drive(execution)
-            if execution.strikes >= ALONE_FROM_STRIKES:
-                return False
-        return bool(found)
 
     # --- ends that the flow does not come to by itself -------------------------------------------
 

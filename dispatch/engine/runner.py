@@ -57,6 +57,7 @@ from dispatch.engine import steps
 from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.generators import Ended, Generators
 from dispatch.engine.inbox import Inbox, Journal, read_journal
+from dispatch.engine.lastwords import DRIVEN
 from dispatch.engine.outbox import Outbox
 from dispatch.engine.yielded import display_draft, is_plain, outcome_of, result_raw
 from dispatch.flow import FlowVersion, Registry, Run
@@ -189,6 +190,7 @@ class Runner:
         line.
         """
         self._task = asyncio.current_task()
+        DRIVEN.set(self.execution.id)
         try:
             if self.state is State.CLOSING:  # before it began
                 raise asyncio.CancelledError

@@ -21,6 +21,11 @@ def of_thread(ident: int | None) -> str:
     return _line(_frames(sys._current_frames().get(ident or 0)))
 
 
+def of_frame(frame: FrameType) -> str:
+    """The same, from that frame outwards."""
+    return _line(_frames(frame))
+
+
 def of_task(task: asyncio.Task[Any]) -> str:
     """The same of a task that waits; of one that runs, ask its thread."""
     frames: list[FrameType] = []

@@ -41,7 +41,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     worker: str | None = None
     token: int = 0
     runnable: bool = False
-    strikes: int = 0
+    strikes: int = 0  # in quarters, see STRIKE
 
 
 class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +97,9 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 Listener = Callable[[Committed], None]
+
+#: `Execution.strikes` counts in quarters: a death that is nobody's doing for all one knows is one.
+STRIKE = 4
 
 
 class NewExecution(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +183,14 @@ class Store(Protocol):
     @property
     def fault(self) -> Unavailable | None:
         """Why it cannot be written to, or read; None once that works again."""
+        ...
+
+    @property
+    def last_words(self) -> int:
+        """The descriptor of a file to which a process writes that dies by its own doing.
+
+        `execution ID …` blames that execution, anything else all that the worker drives.
+        """
         ...
 
     def session(self, worker: str) -> AbstractAsyncContextManager[None]:
@@ -317,7 +328,11 @@ class Store(Protocol):
         ...
 
     async def bury_dead(self) -> int:
-        """Make runnable what dead workers hold, each with one more strike; how many there were.
+        """Make runnable what dead workers hold; how many there were.
+
+        It is a strike for the execution that a worker has named with its last words; for all that
+        it drove, if those name nobody; and a quarter of one, if there are none. Progress (a display
+        entry of the flow, a settled wait) that an `append` brings clears them.
 
         An execution that a dead worker held while it was `suspended` gets no strike.
         """

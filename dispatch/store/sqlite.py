@@ -9,6 +9,7 @@ checkpointed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -44,6 +45,7 @@ from dispatch.store.base import (
     WaitRow,
 )
 from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoints
+from dispatch.store.lastwords import WordsFile, forget, hear
 from dispatch.store.migrate import migrate
 from dispatch.store.opening import check_path, explain
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
@@ -95,6 +97,8 @@ _LIST = f"SELECT {rows.EXECUTION} FROM executions WHERE "  # noqa: S608
 _LIST_ORDER = " ORDER BY key DESC LIMIT ?"
 _BEFORE = "key < (SELECT key FROM executions WHERE id = ?)"
 
+_log = logging.getLogger(__name__)
+
 
 def _ignore(_: Committed) -> None:
     pass
@@ -120,6 +124,7 @@ class SqliteStore:
         self._clock, self._synchronous = clock, synchronous
         self._worker = ""
         self._read_fault: Unavailable | None = None
+        self._words: WordsFile
         self._writer: Writer
         self._rows: sqlite3.Connection
         self._pages: aiosqlite.Connection
@@ -129,6 +134,11 @@ class SqliteStore:
     def fault(self) -> Unavailable | None:
         """Why it cannot be written to, or read; None once that works again."""
         return self._writer.fault or self._read_fault
+
+    @property
+    def last_words(self) -> int:
+        """The descriptor of a file to which a process writes that dies by its own doing."""
+        return self._words.handle
 
     # --- session ----------------------------------------------------------------------------------
 
@@ -150,6 +160,8 @@ class SqliteStore:
         in_thread = anyio.to_thread.run_sync
         lock = await in_thread(WorkerLock.take, self._path, worker)
         stack.push_async_callback(in_thread, lock.remove)
+        self._words = await in_thread(WordsFile, self._path, worker)
+        stack.push_async_callback(in_thread, self._words.remove)
         writing, checkpointing, self._rows = await in_thread(self._open_all)
         for db in (self._rows, checkpointing, writing):
             stack.push_async_callback(in_thread, db.close)
@@ -317,7 +329,13 @@ class SqliteStore:
             lock = await anyio.to_thread.run_sync(WorkerLock.take_over, self._path, worker, process)
             if lock is not None:
                 try:
-                    freed += await self._writer.submit(partial(Transaction.bury, worker=worker))
+                    words = await anyio.to_thread.run_sync(hear, self._path, worker)
+                    if words.text:
+                        _log.error("worker %s died by its own doing: %s", worker, words.text)
+                    freed += await self._writer.submit(
+                        partial(Transaction.bury, worker=worker, words=words)
+                    )
+                    await anyio.to_thread.run_sync(forget, self._path, worker)
                 finally:
                     with anyio.CancelScope(shield=True):
                         await anyio.to_thread.run_sync(lock.remove)

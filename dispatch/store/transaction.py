@@ -19,6 +19,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.core.projection import WaitIssued, WaitOpened, WaitSettled
 from dispatch.store import rows
 from dispatch.store.base import (
+    STRIKE,
     Appended,
     Changed,
     Committed,
@@ -30,6 +31,7 @@ from dispatch.store.base import (
     WaitRow,
 )
 from dispatch.store.growth import Framers, Growth, WaitChange, final, grow, is_progress, regrow
+from dispatch.store.lastwords import SILENCE, LastWords
 
 TOMBSTONE_SECONDS = 30 * 24 * 3600
 #: Chunks that one transaction purges of a deleted journal.
@@ -254,15 +256,17 @@ class Transaction:
 
     def enlist(self, worker: str, process: str) -> None:
         """`worker` lives. What one of its name held before was left by a death."""
-        self.bury(worker)
+        self.bury(worker, SILENCE)
         self.db.execute("INSERT INTO workers VALUES (?, ?, ?)", (worker, process, self.at))
 
-    def bury(self, worker: str) -> int:
+    def bury(self, worker: str, words: LastWords) -> int:
         """Let others have what a dead worker held; how many there were."""
+        blamed = words.execution_id
         freed = self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = 1, "
-            "strikes = strikes + (status <> 'suspended') WHERE worker = ?",
-            (worker,),
+            "strikes = strikes + CASE WHEN status = 'suspended' THEN 0 "
+            "WHEN ?1 IS NULL THEN ?2 WHEN id = ?1 THEN ?3 ELSE 0 END WHERE worker = ?4",
+            (blamed, STRIKE if words.text else 1, STRIKE, worker),
         ).rowcount
         self.db.execute("DELETE FROM workers WHERE id = ?", (worker,))
         return freed

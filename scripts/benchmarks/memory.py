@@ -55,6 +55,7 @@ class MemoryStore:
     """`store.base`'s protocol, with nothing behind it."""
 
     fault = None
+    last_words = 2  # stderr
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None

@@ -66,6 +66,16 @@ async def exits_on_the_loop() -> None:
     os._exit(3)
 
 
+@step
+async def takes(seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+@step
+def takes_a_thread(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 @flow("hung")
 async def hung(run: Run[Any]) -> Flow:
     yield "begun"
@@ -118,7 +128,19 @@ async def deadly_loop(run: Run[Any]) -> Flow:
     yield exits_on_the_loop()
 
 
-FLOWS = (hung, late, deaf, talks, unclosable, stalls, deadly, deadly_loop)
+@flow("works")
+async def works(run: Run[Any]) -> Flow:
+    for _ in range(run.inputs["count"]):
+        yield takes(run.inputs["seconds"])
+
+
+@flow("works-in-threads")
+async def works_in_threads(run: Run[Any]) -> Flow:
+    for _ in range(run.inputs["count"]):
+        yield takes_a_thread(run.inputs["seconds"])
+
+
+FLOWS = (works, works_in_threads, hung, late, deaf, talks, unclosable, stalls, deadly, deadly_loop)
 
 
 def main(db: str) -> None:

@@ -14,6 +14,7 @@ from dispatch import Cancelled, Flow, Run, StepFailed, flow, race, result, sleep
 from dispatch.core.errors import Conflict
 from dispatch.core.lifecycle import Status
 from dispatch.flow import FlowVersion
+from dispatch.store.base import STRIKE
 from tests.engine.worker import Bench, Play
 
 
@@ -412,23 +413,28 @@ async def until_driven(play: Play) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+def blamed(play: Play) -> str:
+    return f"execution {play.id} called os._exit(1) at flows.py:1"
+
+
 @pytest.mark.slow
-async def test_the_third_death_in_a_row_parks(bench: Bench) -> None:
+async def test_the_third_death_by_its_own_doing_parks(bench: Bench) -> None:
     async with bench.worker(deadly) as worker:
         play = await worker.dispatch(deadly)
         await play.sees("text_delta")
-        path = await worker.killed()
+        path = await worker.killed(said=blamed(play))
     for strikes in (1, 2):
         async with bench.worker(deadly, path=path) as worker:
             play = play.at(worker)
             await until_driven(play)
-            assert (await play.execution()).strikes == strikes
-            path = await worker.killed()
+            assert (await play.execution()).strikes == strikes * STRIKE
+            path = await worker.killed(said=blamed(play))
     async with bench.worker(deadly, path=path) as worker:
         play = play.at(worker)
         row = await play.rest()
         assert (row.status, row.code) == (Status.INTERRUPTED, "crash-loop")
-        assert "3 times" in (await play.failure()).message
+        assert "3 strikes" in (await play.failure()).message
+        assert worker.store.counters.parked == {"crash-loop": 1}
 
 
 async def test_progress_clears_the_strikes(bench: Bench) -> None:
@@ -453,29 +459,53 @@ async def test_progress_clears_the_strikes(bench: Bench) -> None:
         assert (await play.execution()).strikes == 0
 
 
-async def test_one_that_has_died_twice_is_recovered_alone(bench: Bench) -> None:
+async def test_a_death_that_is_nobodys_doing_is_a_quarter_of_a_strike(bench: Bench) -> None:
+    path = bench.path
+    plays: list[Play] = []
+    for deaths in range(4):
+        async with bench.worker(deadly, path=path) as worker:
+            plays = plays or [await worker.dispatch(deadly) for _ in range(2)]
+            for play in plays:
+                # Up to a whole strike nobody waits for another.
+                await play.at(worker).sees("text_delta")
+                await until_driven(play.at(worker))
+                assert (await play.at(worker).execution()).strikes == deaths * STRIKE // 4
+            path = await worker.killed()
+
+
+async def test_what_may_have_killed_a_server_is_recovered_alone(bench: Bench) -> None:
     gate = anyio.Event()
+
+    @step
+    async def waits() -> None:
+        await gate.wait()
 
     @flow("gated")
     async def gated(run: Run[Any]) -> Flow:
-        await gate.wait()
-        yield tool("a")
+        yield waits()
+        yield "further"
+        await anyio.sleep_forever()
 
-    async with bench.worker(deadly, gated) as worker:
-        suspect = await worker.dispatch(deadly)
-        await suspect.sees("text_delta")
-        path = await worker.killed()
-    async with bench.worker(deadly, gated, path=path) as worker:
-        await until_driven(suspect.at(worker))
-        innocent = await worker.dispatch(gated)
-        path = await worker.killed()
-    async with bench.worker(deadly, gated, path=path) as worker:
-        suspect, innocent = suspect.at(worker), innocent.at(worker)
-        await until_driven(innocent)
-        assert [play.strikes for play in await worker.store.executions()] == [1, 2]
-        assert (await suspect.execution()).runnable
+    @flow("fresh")
+    async def fresh(run: Run[Any]) -> Flow:
+        yield waits()
+
+    async with bench.worker(gated, deadly) as worker:
+        first, second = [await worker.dispatch(one) for one in (gated, deadly)]
+        await first.sees("step_start")
+        await second.sees("text_delta")
+        path = await worker.killed(said="Fatal Python error: Segmentation fault")
+    async with bench.worker(gated, deadly, fresh, path=path) as worker:
+        first, second = first.at(worker), second.at(worker)
+        await first.sees("dispatch.step_attempt", times=2)
+        # Caught up, and its step runs: that is when it would kill.
+        new = await worker.dispatch(fresh)
+        await new.sees("step_start")
+        assert (await second.execution()).runnable
         gate.set()
-        await until_driven(suspect)
+        await until_driven(second)
+        assert (await first.execution()).strikes == 0
+        assert (await second.execution()).strikes == STRIKE
 
 
 # --- several workers ------------------------------------------------------------------------------

@@ -51,12 +51,14 @@ class Worker:
         self.engine, self.store, self.clock, self.hub = engine, store, clock, hub
         self.path = path
 
-    async def killed(self) -> Path:
+    async def killed(self, said: str = "") -> Path:
         """What a SIGKILL at this moment would leave: a copy of the file, in a folder of its own,
-        where no worker's lock lies.
+        where no worker's lock lies. What it `said` are last words, which another death leaves.
         """
         copy = self.path.parent / f"killed-{next(_NUMBERS)}" / self.path.name
         await anyio.to_thread.run_sync(_copy, self.path, copy)
+        words = copy.with_name(f"{copy.name}-words-{self.engine.worker}")
+        await anyio.to_thread.run_sync(words.write_text, said)
         return copy
 
     async def dispatch(self, flow: FlowVersion | str, inputs: Any = None, **start: Any) -> Play:

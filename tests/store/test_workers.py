@@ -22,7 +22,7 @@ from anyio.streams.text import TextReceiveStream
 
 from dispatch.core.errors import Unavailable
 from dispatch.core.ids import ExecutionId, execution_id
-from dispatch.store.base import Store
+from dispatch.store.base import STRIKE, Store
 from dispatch.store.sqlite import SqliteStore
 from tests.store.conftest import StoreMaker
 from tests.store.entries import BEGIN, PATIENCE_SECONDS, TickingClock, journal, new, texts
@@ -94,6 +94,7 @@ async def test_what_a_killed_worker_held_is_runnable_with_a_strike(
         "dispatch.db",
         "dispatch.db-shm",
         "dispatch.db-wal",
+        "dispatch.db-words-w1",
         "dispatch.db-worker-w1",
     ]
 
@@ -109,6 +110,33 @@ async def test_a_death_while_suspended_is_no_strike(store: Store, path: Path) ->
     assert await store.bury_dead() == 1
     row = await store.get(other.id)
     assert (row.worker, row.runnable, row.strikes) == (None, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "strikes"),
+    [
+        ("", [1, 1]),
+        ("execution {} called os._exit(1) at flows.py:1", [STRIKE, 0]),
+        ("Fatal Python error: Segmentation fault", [STRIKE, STRIKE]),
+    ],
+)
+async def test_last_words_say_whose_doing_a_death_was(
+    store: Store,
+    make_store: StoreMaker,
+    clock: TickingClock,
+    path: Path,
+    said: str,
+    strikes: list[int],
+) -> None:
+    other = make_store(clock)
+    async with other.session("w2"):
+        held = [(await other.create(new(worker="w2"))).execution for _ in range(2)]
+        words = said.format(held[0].id).encode()
+        await anyio.to_thread.run_sync(os.write, other.last_words, words)
+        await anyio.to_thread.run_sync(path.with_name("dispatch.db-worker-w2").unlink)
+        assert await store.bury_dead() == 2
+        assert [(await store.get(one.id)).strikes for one in held] == strikes
+    assert not [file for file in await _files(path) if file.name.endswith("words-w2")]
 
 
 @pytest.mark.slow

@@ -1,0 +1,109 @@
+"""Takes up what has to be driven and is nobody's: after a death, a clean stop, a time away.
+
+A few at a time, so that the loop has its turns for new dispatches. What may have killed a server
+(`Execution.strikes`) is taken up when the others are, one at a time: until it has got further, so
+that a death meanwhile is not shared by many. What has killed too many is parked.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+
+from dispatch.core.clock import Clock
+from dispatch.core.errors import DispatchError
+from dispatch.core.ids import ExecutionId
+from dispatch.engine.nudge import Nudge
+from dispatch.store.base import STRIKE, Execution, Store
+
+logger = logging.getLogger(__name__)
+
+SCAN_SECONDS = 1.0
+AT_ONCE = 8
+ALONE_FROM_STRIKES = 1 * STRIKE
+PARK_FROM_STRIKES = 3 * STRIKE
+#: For so long one that may have killed a server keeps the next such one waiting.
+ALONE_SECONDS = 10.0
+
+
+class Owner(Protocol):
+    store: Store
+    clock: Clock
+    worker: str
+
+    def drive(self, execution: Execution) -> None: ...
+
+    async def park(self, execution: Execution, code: str, message: str) -> None: ...
+
+
+class Recovery:
+    """A service, told by the engine how those that it has taken up get on."""
+
+    def __init__(self, owner: Owner):
+        self._owner = owner
+        self._room = Nudge()
+        self._catching_up: set[ExecutionId] = set()
+        self._suspect: ExecutionId | None = None
+        self._suspect_until = 0.0
+
+    # --- told by the engine -----------------------------------------------------------------------
+
+    def caught_up(self, execution_id: ExecutionId) -> None:
+        """It has replayed its journal."""
+        if execution_id in self._catching_up:
+            self._catching_up.discard(execution_id)
+            self._room.give()
+
+    def cleared(self, execution_id: ExecutionId) -> None:
+        """It has got further, or is not driven any more."""
+        if execution_id == self._suspect:
+            self._suspect = None
+            self._room.give()
+
+    # --- the service ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            try:
+                await self._owner.store.bury_dead()
+                while await self._take_up():
+                    await anyio.lowlevel.checkpoint()
+            except DispatchError as exc:
+                logger.warning("cannot look for runnable executions: %s", exc)
+            await self._room.sleep(self._owner.clock, SCAN_SECONDS)
+
+    async def _take_up(self) -> bool:
+        """Whether there may be more."""
+        owner = self._owner
+        room = AT_ONCE - len(self._catching_up)
+        found = await owner.store.runnable(room) if room > 0 else []
+        for one in found:
+            is_suspect = one.strikes >= ALONE_FROM_STRIKES
+            if is_suspect and self._has_suspect:
+                return False
+            execution = await owner.store.acquire(one.id, owner.worker)
+            if execution is None:
+                continue
+            if execution.strikes >= PARK_FROM_STRIKES:
+                await owner.park(
+                    execution,
+                    "crash-loop",
+                    f"the server died again and again while it drove this execution "
+                    f"({execution.strikes // STRIKE} strikes): mend what kills it (the server's "
+                    "log names the line, if it is known), then retry, or cancel it",
+                )
+                continue
+            if is_suspect:
+                self._suspect = execution.id
+                self._suspect_until = anyio.current_time() + ALONE_SECONDS
+            self._catching_up.add(execution.id)
+            owner.drive(execution)
+        return bool(found)
+
+    @property
+    def _has_suspect(self) -> bool:
+        return self._suspect is not None and anyio.current_time() < self._suspect_until
