@@ -69,6 +69,7 @@ FILE = Hazard(
     "uses a file in its body, by {}",
     "a replay may find something else there, or nothing",
     "put it into a @step and yield that",
+    in_libraries=True,
 )
 ENVIRONMENT = Hazard(
     "reads the environment by {}",

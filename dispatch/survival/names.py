@@ -172,9 +172,11 @@ class Scope:
         self.globals, self._around = globals, around
         self._closed_over = closed_over or {}
         self._bound: dict[str, list[Value | ast.expr | None]] = {}
+        self.parameters: frozenset[str] = frozenset()
         self._depth = 0
         if node is not None:
             self._bind_arguments(node.args, owner)
+            self.parameters = frozenset(self._bound)
             outer: set[str] = set()
             for inner in own_nodes(body_of(node)):
                 if isinstance(inner, ast.Global | ast.Nonlocal):

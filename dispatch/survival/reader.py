@@ -15,11 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from dispatch.survival.fields import factories
 from dispatch.survival.hazards import (
     ASYNC_FOR,
     AWAIT,
     CLEANUP,
     ENVIRONMENT,
+    FILE,
     SCOPE,
     SET_ORDER,
     STATE,
@@ -45,11 +47,13 @@ from dispatch.yields import is_step, step
 MAX_FUNCTIONS = 150
 LIBRARY_DEPTH = 4
 
-#: What a coroutine is called that cleans up what lives in this process.
+#: How methods are called that clean up what lives in this process.
 _CLOSING = words(
     "__aexit__ aclose cancel close disconnect flush join kill release shutdown stop terminate "
     "wait_closed"
 )
+#: By which what is entered stays open, an exit stack's included.
+_ENTERING = ("__enter__", "__aenter__", "enter_context", "enter_async_context")
 _ORDER_MATTERS_NOT = (all, any, frozenset, len, max, min, set, sorted, sum)
 _CALLS_ITS_FIRST = (map, filter, functools.reduce)
 
@@ -75,11 +79,13 @@ class Finding(NamedTuple):
 
 
 class How(NamedTuple):
-    """How a function is read. `cleans_up`: it runs while the flow is closed. `only_cleanup`: it is
-    a context manager, of which only that matters.
+    """How a function is read. `hands_on`: what it is given is what the author gave. `cleans_up`: it
+    runs while the flow is closed. `only_cleanup`: it is a context manager, of which only that
+    matters.
     """
 
     library_depth: int = 0
+    hands_on: bool = True
     cleans_up: bool = False
     only_cleanup: bool = False
 
@@ -156,10 +162,9 @@ class _Reader(ast.NodeVisitor):
 
     def warn(self, hazard: Hazard, node: ast.AST, what: str = "") -> None:
         how = self._how
-        if how.cleans_up and hazard.seen:
-            hazard = CLEANUP
         if (hazard.in_libraries or not how.in_library) and (how.cleans_up or not how.only_cleanup):
-            self.findings.append(Finding(hazard, what, (self._line(node),)))
+            told = CLEANUP if how.cleans_up and hazard.seen else hazard
+            self.findings.append(Finding(told, what, (self._line(node),)))
 
     def _came_by(self, node: ast.AST, findings: Sequence[Finding]) -> None:
         """What was found in what is called there."""
@@ -193,6 +198,10 @@ class _Reader(ast.NodeVisitor):
                     self.warn(CLEANUP, node)
             case _:
                 self._call(called, node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _ENTERING:
+            for entered in [node.func.value, *node.args]:
+                if is_scope(self._scope.value(entered)):
+                    self.warn(SCOPE, node, f"`{ast.unparse(entered)}`")
         self._given_to(called, node)
         before = self._in_yield
         self._in_yield = before and not _is_one_of(called, _ORDER_MATTERS_NOT)
@@ -204,8 +213,36 @@ class _Reader(ast.NodeVisitor):
         hazard = self._reading.hazards.of_call(called, has_arguments=has_arguments)
         if hazard is None:
             self._follow(called, node)
-        else:
+            if isinstance(called, Known) and isinstance(called.object, type):
+                self._fill(called.object, node)
+        elif hazard is not FILE or self._hands_on(node):
             self.warn(hazard, node, f"`{ast.unparse(node.func)}`")
+
+    def _hands_on(self, node: ast.AST) -> bool:
+        """Whether what is called there works on what the author has named. Of files that a library
+        opens, these may change; the others are its own.
+        """
+        if not self._how.in_library:
+            return True
+        arguments = [*node.args, node.func] if isinstance(node, ast.Call) else []
+        return self._how.hands_on and any(self._is_given(one) for one in arguments)
+
+    def _is_given(self, node: ast.expr) -> bool:
+        match node:
+            case ast.Name(id=name):
+                return name in self._scope.parameters
+            case ast.Attribute(value=ast.Call(args=[only])) | ast.Call(args=[only]):
+                return self._is_given(only)  # Path(path).read_text, str(path)
+            case _:
+                return False
+
+    def _fill(self, cls: type, node: ast.Call) -> None:
+        """The fields that are not given are filled by calls that nobody has written there."""
+        given = {keyword.arg for keyword in node.keywords}
+        for position, name, factory in factories(cls):
+            if position >= len(node.args) and not {name, None} & given:
+                field = ast.Attribute(node.func, name, ast.Load())
+                self._call(Known(factory), ast.copy_location(ast.Call(field, [], []), node))
 
     def _given_to(self, called: Value | None, node: ast.Call) -> None:
         """Functions that are given to one that calls them."""
@@ -217,7 +254,9 @@ class _Reader(ast.NodeVisitor):
             self._call(self._scope.value(argument), call)
 
     def _follow(self, called: Value | None, node: ast.AST, *, only_cleanup: bool = False) -> None:
-        how = self._how._replace(only_cleanup=self._how.only_cleanup or only_cleanup)
+        how = self._how._replace(
+            hands_on=self._hands_on(node), only_cleanup=self._how.only_cleanup or only_cleanup
+        )
         match called:
             case Nested(inner):
                 if not self._is_nested_step(inner):
@@ -265,7 +304,7 @@ class _Reader(ast.NodeVisitor):
         if hazard is None:
             if not self._how.cleans_up:
                 self.warn(AWAIT, node)
-            elif _last_name(function) not in _CLOSING:
+            elif not (isinstance(function, ast.Attribute) and function.attr in _CLOSING):
                 self.warn(CLEANUP, node)
         self.generic_visit(node)
 
@@ -312,8 +351,9 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Try(self, node: ast.Try | ast.TryStar) -> None:
         self.visit_all(node.body)
+        closing = next((one for one in node.handlers if self._catches_closing(one)), None)
         for handler in node.handlers:
-            if self._is_closing(handler):
+            if handler is closing:
                 self._visit_cleanup(handler.body)
             elif not self._how.in_library:  # what a library does only if something is wrong
                 self.visit_all(handler.body)
@@ -322,12 +362,15 @@ class _Reader(ast.NodeVisitor):
 
     visit_TryStar = visit_Try
 
-    def _is_closing(self, handler: ast.ExceptHandler) -> bool:
-        match self._scope.value(handler.type):
-            case Known(caught):
-                return caught is GeneratorExit
-            case _:
-                return False
+    def _catches_closing(self, handler: ast.ExceptHandler) -> bool:
+        caught = handler.type
+        for one in caught.elts if isinstance(caught, ast.Tuple) else [caught]:
+            match self._scope.value(one):
+                case Known(kind) if kind in (GeneratorExit, BaseException):
+                    return True
+                case _:
+                    pass
+        return caught is None
 
     def _visit_cleanup(self, nodes: Iterable[ast.AST]) -> None:
         how = self._how
@@ -389,7 +432,3 @@ def _are_numbers(node: ast.expr) -> bool:
 
 def _is_code(value: Any) -> bool:
     return isinstance(value, type | ModuleType) or inspect.isroutine(value)
-
-
-def _last_name(function: ast.expr | None) -> str:
-    return ast.unparse(function).rpartition(".")[2] if function is not None else ""
