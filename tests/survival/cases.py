@@ -432,7 +432,8 @@ yield tool("ask", {"size": len(here.read_text())})  # here
 yield tool("ask", {"size": size(__file__)})  # here
 """,
         {
-            "helpers.py": "import io\ndef size(path):\n    with io.open(path) as file:\n        return len(file.read())"
+            "helpers.py": "import io\ndef size(path):\n"
+            "    with io.open(path) as file:\n        return len(file.read())"
         },
         registered=True,
         replayed=False,
@@ -474,7 +475,8 @@ yield tool("ask", {"text": text})
 yield tool("ask", {"size": library.words()})
 """,
         {
-            LIBRARY: "def words():\n    with open(__file__) as file:\n        return len(file.read())"
+            LIBRARY: "def words():\n"
+            "    with open(__file__) as file:\n        return len(file.read())"
         },
         registered=False,
         replayed=False,

@@ -14,10 +14,12 @@ from blockbuster import BlockBuster
 
 from dispatch import loader
 from dispatch.engine.rehearsal import Problem, rehearse
+from dispatch.examples import FLOWS
 from dispatch.flow import FlowVersion, Registry
 from tests.docs.pages import GUIDES
 from tests.engine.worker import Bench, FakeClock
 from tests.survival.cases import CASES, REMEDIES, Case
+from tests.survival.harmless import harmless
 
 each = pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 
@@ -85,12 +87,24 @@ async def test_what_a_replay_finds_names_the_line(
         assert re.search(rf"{tmp_path}/(flows|helpers).py:\d+", problem.message)
 
 
+# --- no false alarm -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", FLOWS, ids=[example.id for example in FLOWS])
+def test_no_example_is_warned_of(example: FlowVersion) -> None:
+    assert example.warnings == []
+
+
+def test_what_only_looks_like_a_mistake_is_not_warned_of() -> None:
+    assert harmless.warnings == []
+
+
 # --- the guide ------------------------------------------------------------------------------------
 
 
 def _section() -> str:
     [flows] = [page for page in GUIDES if page.name == "flows.md"]
-    found = re.search(r"^## \d+\. What does not survive.*?(?=^## )", flows.read_text(), re.M | re.S)
+    found = re.search(r"^### What does not survive.*?(?=^## )", flows.read_text(), re.M | re.S)
     assert found is not None
     return found[0]
 
