@@ -83,6 +83,7 @@ def create_app(
         clock,
         worker=worker,
         max_live=settings.max_live,
+        max_running=settings.max_running,
         cancel_seconds=settings.cancel_seconds,
         close_seconds=settings.close_seconds,
         stall_seconds=settings.stall_seconds,

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_flow: str | None = None
     #: Suspended executions whose generator stays in memory; the others are replayed on resume.
     max_live: int = 1000
+    #: Executions that run at once; a dispatch beyond them is refused (429), a resume never is.
+    max_running: int = 10_000
     #: How long a flow may go on after its cancel was recorded.
     cancel_seconds: float = 10.0
     #: How long a generator's `finally` blocks may take when it is closed, and a step to end when it

@@ -14,7 +14,7 @@ import msgspec
 
 from dispatch.core import canonical, drafts
 from dispatch.core.clock import Clock, iso
-from dispatch.core.errors import Conflict, Unavailable
+from dispatch.core.errors import Busy, Conflict, Unavailable
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import (
     CancelRequested,
@@ -77,6 +77,12 @@ class Driving(Protocol):
     worker: str
     cancel_seconds: float
     accepting: bool
+    max_running: int
+
+    @property
+    def running_count(self) -> int:
+        """How many executions this worker drives: those that merely wait are not among them."""
+        ...
 
     def new_id(self) -> ExecutionId: ...
 
@@ -101,10 +107,18 @@ class Dispatcher:
         """Start an execution, or find the one that was started with this idempotency key.
 
         Raises `NotFound` (`flow-unknown`), `Unprocessable` (`inputs-invalid`), `Conflict`
-        (`idempotency-mismatch`: the key was used for another request).
+        (`idempotency-mismatch`: the key was used for another request), `Busy` (`too-many-running`).
         """
         engine = self._engine
         self._check_accepting()
+        # Only what is new is held back: what has begun must be able to end.
+        if engine.running_count >= engine.max_running:
+            raise Busy(
+                f"{engine.running_count} executions are running, and {engine.max_running} is the "
+                "limit: try again when some have ended or wait",
+                retry_after_seconds=1,
+                code="too-many-running",
+            )
         flow = engine.registry.find(start.flow, start.version)
         inputs = canonical.encode(start.inputs)
         flow.decode_inputs(inputs)

@@ -51,7 +51,8 @@ class Publisher(Protocol):
 class Engine:
     """A worker: enter it (`async with engine.running()`), then command it through `dispatcher`.
 
-    `max_live`: how many suspended generators are kept in memory. `cancel_seconds`: how long an
+    `max_live`: how many suspended generators are kept in memory. `max_running`: how many
+    executions may run at once before new ones are refused. `cancel_seconds`: how long an
     execution has to come to its end after a cancel was recorded. `close_seconds`: how long a
     generator, or a step that is cancelled, may take to end. `stall_seconds`: how long the event
     loop may be blocked before that is logged. `at_rest` is told of each execution that suspends or
@@ -67,6 +68,7 @@ class Engine:
         *,
         worker: str,
         max_live: int = 1000,
+        max_running: int = 10_000,
         cancel_seconds: float = 10.0,
         close_seconds: float = 5.0,
         stall_seconds: float = 5.0,
@@ -75,6 +77,7 @@ class Engine:
         self.store, self.registry, self.clock, self.worker = store, registry, clock, worker
         self.cancel_seconds, self.close_seconds = cancel_seconds, close_seconds
         self.accepting = False
+        self.max_running = max_running
         self.abandonable = Abandonable(store.counters, close_seconds)
         self.dispatcher = Dispatcher(self)
         self._hub, self._max_live, self._stall_seconds = hub, max_live, stall_seconds
@@ -200,6 +203,10 @@ class Engine:
         while len(self._warm) > self._max_live:
             _, coldest = self._warm.popitem(last=False)
             coldest.close()
+
+    @property
+    def running_count(self) -> int:
+        return len(self._runners) - len(self._warm)
 
     def timer_set(self) -> None:
         self._timers.nudge()
