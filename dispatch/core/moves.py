@@ -64,8 +64,9 @@ class Show(Enum):
 
 
 class Outcome(NamedTuple):
-    """What the generator came to: no code means it returned."""
+    """What the generator came to: no code means it returned. `where`: the flow's `file:line`."""
 
     error: BaseException | None = None
     code: str = ""
     message: str = ""
+    where: str = ""

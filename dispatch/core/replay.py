@@ -376,7 +376,7 @@ class Replay:
             )
             return Append([*self._head(now), final])
         if word != recorded_end(entry):
-            raise diverged(entry, f"the end: {word}")
+            raise diverged(entry, f"the end: {word}", outcome.where)
         return Done()
 
     def _end_word(self, outcome: Outcome) -> str:

@@ -312,7 +312,7 @@ class Runner:
                     pass
             return Answer(None, None)
         if isinstance(yielded, Ended):
-            machine.end(self._outcome(yielded.error))
+            machine.end(self._outcome(yielded.error)._replace(where=self.where))
             return await self._settle()
         yielded = as_wait(yielded)
         if isinstance(yielded, Wait):

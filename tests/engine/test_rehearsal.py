@@ -73,6 +73,22 @@ async def test_a_chance_in_the_body_is_a_problem_with_both_sides_and_the_line(
     assert f"{__file__}:" in message
 
 
+async def test_an_end_where_a_wait_is_recorded_names_the_flow(bench: Bench) -> None:
+    chances = iter([True, False])
+
+    @flow("curt")
+    async def curt(run: Run[Any]) -> Flow:
+        if next(chances):
+            yield tool("ask")
+        yield "Bye."
+
+    async with bench.worker(curt) as worker:
+        play = await worker.play(curt)
+        found = await rehearsed(play, curt)
+    assert found.problem is not None
+    assert f"the flow now does the end: completed at {curt.where}" in found.problem.message
+
+
 async def test_steps_are_not_begun_and_clean_up_runs(bench: Bench) -> None:
     begun: list[str] = []
 

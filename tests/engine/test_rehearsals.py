@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from dispatch import Flow, Run, flow, tool
+from dispatch import Flow, Run, flow, sleep, tool
+from dispatch.core.lifecycle import Status
 from dispatch.engine import rehearsals
 from dispatch.engine.rehearsals import Rehearsals
 from dispatch.flow import Registry
+from dispatch.store.base import Execution
 from tests.engine.worker import PATIENCE_SECONDS, Bench, Worker
 
 begun: list[str] = []
@@ -33,6 +36,13 @@ async def counts(run: Run[Any]) -> Flow:
     yield tool(f"ask_{len(begun)}")
 
 
+@flow("rests")
+async def rests(run: Run[Any]) -> Flow:
+    yield sleep(5)
+    yield tool("ask")
+    yield "Done."
+
+
 @pytest.fixture(autouse=True)
 def _nothing_yet() -> None:
     begun.clear()
@@ -48,10 +58,25 @@ def of(worker: Worker) -> Rehearsals:
     return Rehearsals(worker.store, Registry([plain, counts]), worker.clock)
 
 
-async def until_begun(count: int) -> None:
+async def until(count: int, things: Sequence[object] = begun) -> None:
     with anyio.fail_after(PATIENCE_SECONDS):
-        while len(begun) < count:
+        while len(things) < count:
             await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("max_live", [0, 1000])
+async def test_it_is_told_of_every_suspension_and_of_the_end(bench: Bench, max_live: int) -> None:
+    told: list[Execution] = []
+    bench.max_live, bench.at_rest = max_live, told.append
+    async with bench.worker(rests) as worker:
+        play = await worker.play(rests)
+        await until(1, told)  # it waits for time only: nobody else is asked for anything
+        await play.pass_time(5)
+        await until(2, told)
+        await play.answer("ask", 1)
+        await until(3, told)
+    assert [one.id for one in told] == [play.id] * 3
+    assert told[-1].status is Status.COMPLETED
 
 
 async def test_the_newest_is_first_and_each_has_one_turn(bench: Bench) -> None:
@@ -63,7 +88,7 @@ async def test_the_newest_is_first_and_each_has_one_turn(bench: Bench) -> None:
         for one in (a, b, c, a):
             found.at_rest(one)
         async with found.running():
-            await until_begun(3)
+            await until(3)
         assert begun == [a.id, c.id, b.id]
 
 
@@ -79,9 +104,9 @@ async def test_too_many_at_once_are_left_out_the_oldest_first(
         for one in executions:
             found.at_rest(one)
         async with found.running():
-            await until_begun(2)
+            await until(2)
             found.at_rest(executions[0])
-            await until_begun(3)
+            await until(3)
         assert begun == [one.id for one in reversed(executions)]
 
 
@@ -98,9 +123,9 @@ async def test_a_problem_is_logged_and_changes_nothing(
             found.at_rest(await wrong.execution())
             begun.append("something that was not there when it was live")
             async with found.running():
-                await until_begun(2)
+                await until(2)
                 found.at_rest(await right.execution())
-                await until_begun(3)
+                await until(3)
         assert await wrong.entries() == entries
     [told] = caplog.messages
     assert (
@@ -124,7 +149,7 @@ async def test_what_cannot_be_rehearsed_does_not_end_it(
         found.at_rest(await other.execution())
         found.at_rest(gone)
         async with found.running():
-            await until_begun(1)
+            await until(1)
         assert begun == [other.id]
     assert f"cannot rehearse: execution {gone.id} was deleted" in caplog.messages
 
@@ -137,4 +162,4 @@ async def test_leaving_does_not_wait_for_a_body_that_hangs(bench: Bench) -> None
         found.at_rest(await play.execution())
         with anyio.fail_after(PATIENCE_SECONDS / 2):  # less than a rehearsal's patience
             async with found.running():
-                await until_begun(2)
+                await until(2)

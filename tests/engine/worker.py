@@ -191,6 +191,7 @@ class Bench:
         self.path, self.max_live = path, max_live
         self.close_seconds = 5.0
         self.clock = FakeClock()
+        self.at_rest: Callable[[Execution], None] | None = None
 
     @asynccontextmanager
     async def worker(
@@ -213,6 +214,7 @@ class Bench:
             worker=name,
             max_live=self.max_live,
             close_seconds=self.close_seconds,
+            at_rest=self.at_rest,
         )
         async with sqlite.session(name), engine.running():
             yield Worker(engine, store, self.clock, hub, path)
