@@ -9,6 +9,8 @@ The map, read top-down as a request goes (each layer imports only those below it
     store             journals, durable
     flow, yields      what flow authors write against; events: what else they can yield
     core              the rules: pure, sync, deterministic
+
+Beside it: `testing`, a flow in a test; `pytest_plugin`, exported executions as tests.
 """
 
 from dispatch.core.errors import Cancelled, StepFailed, ToolFailed, ToolTimeout, WaitFailed

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -28,10 +29,14 @@ from dispatch.engine.dispatcher import Start
 from dispatch.flow import FlowVersion, Registry
 from dispatch.store.sqlite import SqliteStore
 from dispatch.testing.clock import FakeClock
-from dispatch.testing.trial import Call, Trial
+from dispatch.testing.trial import Call, GivenDecision, Trial
 from dispatch.testing.worker import Worker
 
-__all__ = ["Call", "FakeClock", "Trial", "run"]
+__all__ = ["Call", "FakeClock", "FlowWarning", "Trial", "run"]
+
+
+class FlowWarning(UserWarning):
+    """Something in the flow's code would not survive a restart; a server logs it, too."""
 
 
 class Brings(TypedDict, total=False):
@@ -50,7 +55,7 @@ async def run(
     inputs: Any = None,
     *,
     tools: Mapping[str, Any] | None = None,
-    approvals: Mapping[str, Any] | bool | None = None,
+    approvals: Mapping[str, GivenDecision] | bool | None = None,
     steps: Mapping[str, Any] | None = None,
     messages: Sequence[Mapping[str, Any]] = (),
     flows: Iterable[FlowVersion] = (),
@@ -76,12 +81,17 @@ async def run(
 
     When the context is left, the test fails if the flow has not completed (unless it asked for
     `status`, `error` or `waiting`, or cancelled it), and, with `check`, if the flow would not have
-    gone on as it did after a crash (`Trial.check_replay`).
+    gone on as it did after a crash (`Trial.check_replay`). What can be told by reading the flow is
+    a `FlowWarning` before it begins.
     """
     __tracebackhide__ = True
     if not isinstance(flow, FlowVersion):
         raise FlowMistake(f"{flow!r} is not a flow: decorate it with @flow(…)")
     _check_asyncio()
+    if check:
+        # In a thread: it reads source files.
+        for warning in await anyio.to_thread.run_sync(lambda: flow.warnings):
+            warnings.warn(warning, FlowWarning, stacklevel=3)
     start = Start(
         flow=flow.id,
         version=flow.version,

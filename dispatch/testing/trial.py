@@ -7,7 +7,7 @@ driver waits), never by time that passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -35,6 +35,11 @@ What stands between the yields is run again after every restart, and has to do t
 no clock, no chance, no I/O, no global state. Use run.now, run.random, run.uuid(), and steps."""
 
 
+Decided = bool | Decision
+#: What a test gives for an approval.
+GivenDecision = Decided | Callable[[Any], Decided | Awaitable[Decided]]
+
+
 class Call(NamedTuple):
     """A tool that the caller was asked for, and with what."""
 
@@ -49,7 +54,7 @@ class Trial:
         self,
         worker: Worker,
         tools: Mapping[str, Any],
-        approvals: Mapping[str, Any] | bool | None,
+        approvals: Mapping[str, GivenDecision] | bool | None,
         patience_seconds: float,
     ):
         self._worker, self._tools, self._approvals = worker, tools, approvals

@@ -11,9 +11,10 @@ import pytest
 from dispatch.core.journal import Entry, Origin
 from dispatch.engine.cuts import cuts
 from dispatch.flow import FlowVersion
-from dispatch.testing import run
+from dispatch.testing import FlowWarning, run
 from tests.testing import unfit
 
+pytestmark = pytest.mark.filterwarnings("ignore::dispatch.testing.FlowWarning")
 SOURCE = Path(unfit.__file__).read_text().splitlines()
 
 
@@ -70,6 +71,12 @@ async def test_another_end_is_told_by_its_error() -> None:
     sides = set(re.findall(r"(?:recorded|now): +(the end: \w+)", told))
     assert sides == {"the end: completed", "the end: failed"}, told
     assert "RuntimeError: odd" in told
+
+
+async def test_what_can_be_read_in_a_flow_is_a_warning() -> None:
+    with pytest.warns(FlowWarning, match=r"clock reads the clock by `datetime.now`") as warned:
+        await fault_of(unfit.clock)
+    assert [one.filename for one in warned] == [__file__]
 
 
 async def test_who_does_not_want_the_check_is_not_checked() -> None:

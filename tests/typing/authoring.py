@@ -23,8 +23,10 @@ from dispatch import (
     step,
     tool,
 )
+from dispatch.core.events import Event
 from dispatch.core.waits import ApprovalWait, Gather, Race, SleepWait, StepWait, ToolWait
 from dispatch.flow import FlowVersion
+from dispatch.testing import Call, Trial, run
 
 
 class Order(Struct):
@@ -156,3 +158,30 @@ def groups(order: Order, ids: list[str]) -> None:
     assert_type(nested.result, tuple[tuple[int, Order], float])
     gather(load_order)  # type: ignore[call-overload]  # call it
     race(fetch("x"))  # type: ignore[arg-type]  # a coroutine is no wait
+
+
+# --- testing --------------------------------------------------------------------------------------
+
+
+async def decide(parameters: dict[str, Any]) -> Decision:
+    return Decision("denied" if parameters["amount"] > 100 else "approved")
+
+
+async def tried(a_flow: FlowVersion) -> None:
+    async with run(
+        a_flow,
+        Order("A-17", 1),
+        tools={"ask": lambda parameters: parameters["x"], "tell": 7},
+        approvals={"refund": decide, "cancel": True},
+        steps={"load_order": Order("A-17", 2)},
+        metadata={"from": "a test"},
+    ) as r:
+        assert_type(r, Trial)
+        assert_type(r.events, list[Event])
+        assert_type(r.calls, list[Call])
+        assert_type(r.text, str)
+        assert_type(await r.answer("ask", 1), None)
+        await r.advance("1 minute")  # type: ignore[arg-type]  # seconds
+    run(a_flow, tool={})  # type: ignore[call-arg]  # tools
+    run(a_flow, approvals={"refund": "yes"})  # type: ignore[dict-item]  # a bool, or a Decision
+    run(tried)  # type: ignore[arg-type]  # a flow, made by @flow
