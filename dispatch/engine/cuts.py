@@ -16,7 +16,7 @@ import msgspec
 
 from dispatch.core import compare
 from dispatch.core.clock import Clock
-from dispatch.core.journal import DISPLAYS, Entry, Origin, entry
+from dispatch.core.journal import DISPLAYS, ContinuedPrivate, Entry, Origin, entry
 from dispatch.engine.rehearsal import Rehearsal, rehearse
 from dispatch.flow import Registry
 from dispatch.store.base import Execution
@@ -124,6 +124,13 @@ def in_words(one: Entry) -> str:
         case "dispatch.result" | "dispatch.phase":
             value = facts["value"]
             words = f"{one.kind.partition('.')[2]} {_json(value.get('value', value.get('name')))}"
+        case "dispatch.continued":
+            continued = one.hidden(ContinuedPrivate)
+            words = (
+                "continue_as"
+                if continued is None
+                else f"continue_as {bytes(continued.state).decode()}"
+            )
         case "execution_complete":
             words = f"{compare.recorded(one)}, with {_json(facts.get('finalOutput'))}"
         case "execution_error":

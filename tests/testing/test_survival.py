@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from dispatch.core.journal import Entry, Origin
-from dispatch.engine.cuts import cuts
 from dispatch.flow import FlowVersion
 from dispatch.testing import FlowWarning, run
 from tests.testing import unfit
@@ -48,7 +46,7 @@ class AnyTool(dict[str, Any]):
         (unfit.chance, r"tool ask_\d+ {} .*", r"tool ask_\d+ {} .*", "yield tool("),
         (unfit.parameters, r'tool ask {"number":\d+} .*', r'tool ask {"number":.*', "yield tool("),
         (unfit.counter, 'text "For the first time. "', 'result "done"', "yield result("),
-        (unfit.memory, r"dispatch.continued .*:\d+.*", r"dispatch.continued .*", "continue_as("),
+        (unfit.memory, r'continue_as {"number":\d+}', r"continue_as .*", "continue_as("),
     ],
     ids=lambda value: value.id if isinstance(value, FlowVersion) else "",
 )
@@ -84,28 +82,6 @@ async def test_who_does_not_want_the_check_is_not_checked() -> None:
         assert "It is" in r.text
         with pytest.raises(AssertionError, match="would not survive"):
             await r.check_replay()
-
-
-def entry(seq: int, kind: str) -> Entry:
-    return Entry(seq, kind, Origin.FLOW, 0.0, b"{}")
-
-
-def test_a_short_journal_is_cut_behind_every_entry() -> None:
-    entries = [entry(seq, "text_delta") for seq in range(1, 11)]
-    assert cuts(entries, 10) == list(range(1, 11))
-
-
-def test_a_long_one_is_cut_at_waits_and_at_both_ends_of_what_was_shown() -> None:
-    kinds = ["execution_start", *["text_delta"] * 20, "tool_start", "await", *["text_delta"] * 20]
-    entries = [entry(seq, kind) for seq, kind in enumerate(kinds, 1)]
-    assert cuts(entries, 10) == [1, 21, 22, 23, 43]
-
-
-def test_a_very_long_one_is_cut_so_many_times_and_at_its_end() -> None:
-    entries = [entry(seq, "tool_start") for seq in range(1, 1001)]
-    chosen = cuts(entries, 10)
-    assert len(chosen) == 10
-    assert chosen[-1] == 1000
 
 
 async def test_what_is_shown_between_two_cuts_is_compared_too() -> None:
