@@ -147,7 +147,8 @@ class Runner:
     def committed(self, committed: Committed) -> None:
         """The store's listener: something was appended to this execution, perhaps by us."""
         self._inbox.put(committed)
-        self.execution = committed.execution
+        # With our own token: whatever we still do, we do in no other driver's name.
+        self.execution = msgspec.structs.replace(committed.execution, token=self._outbox.token)
         if committed.drafts[-1].edge is Edge.FINAL and committed.drafts[-1].origin is Origin.WORLD:
             # Not the flow's own end: cancel's time limit, or no way to go on.
             self.close()
