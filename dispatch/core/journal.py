@@ -232,10 +232,8 @@ def _table() -> dict[tuple[str, Origin], Row]:
         ("approval_start", engine): Row("driver", True, Edge.TURN, "", "none"),
         ("approval_complete", world): Row("approve, timer, driver", True, Edge.NONE, "", "settles"),
         ("step_start", flow): Row("driver", True, Edge.NONE, "", "wait, compared"),
-        ("dispatch.step_attempt", world): Row(
-            "driver, step", False, Edge.NONE, "", "counts attempts"
-        ),
-        ("error", world): Row("step", False, Edge.NONE, "", "counts failed attempts"),
+        ("dispatch.step_attempt", world): Row("driver", True, Edge.NONE, "", "counts attempts"),
+        ("error", world): Row("driver", True, Edge.NONE, "", "counts failed attempts"),
         ("step_complete", world): Row("driver", True, Edge.NONE, "result", "settles"),
         ("dispatch.timer_set", flow): Row("driver", True, Edge.NONE, "", "wait, compared"),
         ("dispatch.timer_fired", world): Row("timer", True, Edge.NONE, "", "settles"),

@@ -51,12 +51,6 @@ class Outbox:
             await self._changed()
         self._check()
 
-    async def durable(self) -> None:
-        """Return when all that was put before is durable. Raises what broke it."""
-        while (self._pending or self._under_way is not None) and self.broken is None:
-            await self._changed()
-        self._check()
-
     async def quiet(self) -> None:
         """Return when no append is under way; drafts may be pending. Raises what broke it."""
         while self._under_way is not None and self.broken is None:

@@ -14,7 +14,7 @@ import logging
 from dataclasses import replace
 from enum import Enum
 from types import AsyncGeneratorType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import msgspec
@@ -102,6 +102,14 @@ class Host(Protocol):
     async def release(self, execution: Execution) -> None: ...
 
 
+class Report(NamedTuple):
+    """What a step has come to: an attempt, a failed one, its end. The step waits for `durable`."""
+
+    step: StepNode
+    draft: Draft
+    durable: anyio.Event
+
+
 class State(Enum):
     DRIVING = "driving"
     WARM = "warm"
@@ -127,7 +135,7 @@ class Runner:
         self._generators = Generators()
         self._made: list[Wait[Any]] = []
         self._steps: dict[str, anyio.CancelScope] = {}
-        self._finished: list[tuple[StepNode, Draft]] = []
+        self._reports: list[Report] = []
         self._machine: Replay
         self._blocks: Blocks
         self._run: Run[Any]
@@ -360,7 +368,6 @@ class Runner:
         machine = self._machine
         while True:
             await self._feed()
-            await self._append_finished()
             match machine.decide(self.clock.now()):
                 case Answer() as answer:
                     self._run.as_of(machine.now, machine.messages)
@@ -375,6 +382,8 @@ class Runner:
                         for node in nodes:
                             self._start(node)
                 case Idle():
+                    # Only now: what has arrived may have decided that a step is not wanted.
+                    await self._append_reports()
                     await self._changed()
                 case Suspend(drafts):
                     if await self._append(drafts, release=True):
@@ -461,14 +470,15 @@ class Runner:
             self._inbox.see(appended.last_seq)
         return appended.landed
 
-    async def _append_finished(self) -> None:
-        """Record what steps came to, for those that are still wanted."""
-        while self._finished:
-            wanted = [(node, done) for node, done in self._finished if node.id in self._steps]
-            self._finished.clear()
-            if wanted and not await self._append([done for _, done in wanted]):
-                self._finished[:0] = wanted
-            await self._feed()
+    async def _append_reports(self) -> None:
+        """Record what steps report, of those that are still wanted."""
+        wanted = [report for report in self._reports if report.step.id in self._steps]
+        self._reports.clear()
+        if wanted and await self._append([report.draft for report in wanted]):
+            for report in wanted:
+                report.durable.set()
+        else:
+            self._reports[:0] = wanted
 
     # --- steps (steps.StepHost) ------------------------------------------------------------------
 
@@ -487,12 +497,9 @@ class Runner:
     ) -> None:
         with scope:
             try:
-                done = await steps.carry_out(node, attempts, self)
+                await steps.carry_out(node, attempts, self)
             except DispatchError as exc:
                 logger.info("step %s ends: %s", node.wait.name, exc)
-                return
-            self._finished.append((node, done))
-            self._wake()
 
     async def show(self, step: StepNode, text: str) -> None:
         self._outbox.put(self._blocks.text(text, step.id))
@@ -502,9 +509,11 @@ class Runner:
         self._outbox.put([*self._blocks.close(), *drafts])
         await self._outbox.room()
 
-    async def record(self, *drafts: Draft) -> None:
-        self._outbox.put([*self._blocks.close(), *drafts])
-        await self._outbox.durable()
+    async def record(self, step: StepNode, draft: Draft) -> None:
+        report = Report(step, draft, anyio.Event())
+        self._reports.append(report)
+        self._wake()
+        await report.durable.wait()
 
     # --- waiting ---------------------------------------------------------------------------------
 
@@ -518,8 +527,8 @@ class Runner:
                 waker.set_result(None)
 
     async def _changed(self) -> None:
-        """Return when something has been fed, finished, revived or broken."""
-        if self._inbox or self._finished:
+        """Return when something has been fed, reported, revived or broken."""
+        if self._inbox or self._reports:
             return
         await self._woken()
         if self._outbox.broken is not None and self.state is State.DRIVING:

@@ -1,8 +1,8 @@
 """Carry out one step of a flow: its attempts, their time limits and retries, and what it streams.
 
 An attempt starts only after its entry is durable. All attempts but the last leave a recoverable
-`error` event with the moment of the next one; the last one's failure, or the result, is the
-`step_complete` that is handed to the driver, who appends it if the step is still wanted.
+`error` event with the moment of the next one; the last one's failure, or the result, is its
+`step_complete`. All three are handed to the driver, who appends them if the step is still wanted.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class StepHost(Protocol):
 
     async def show(self, step: StepNode, text: str) -> None: ...
 
-    async def record(self, *drafts: Draft) -> None:
-        """Append, and return when durable."""
+    async def record(self, step: StepNode, draft: Draft) -> None:
+        """Append if the step is still wanted, and return when durable; else it is cancelled."""
         ...
 
     async def put(self, *drafts: Draft) -> None: ...
 
 
-async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> Draft:
-    """Attempt the step until it succeeds or has no retries left; give back its `step_complete`.
+async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> None:
+    """Attempt the step until it succeeds or has no retries left; record its `step_complete`.
 
     `attempts` counts those before: the one that was begun with the step is not among them.
     """
@@ -80,36 +80,34 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> Draft
             begun = False
         else:
             await clock.sleep(max(0.0, retry_at - clock.now()))
-            await host.record(_attempt_started(step, attempt + 1))
+            await host.record(step, _attempt_started(step, attempt + 1))
         # It may have been abandoned meanwhile: what has not begun then, shall not.
         await anyio.lowlevel.checkpoint_if_cancelled()
         attempt += 1
         started = clock.now()
         try:
             value = await _attempt(step, wait, host)
-            return _complete(step, wait, clock, started, value)
+            end = _complete(step, wait, clock, started, value)
         except BaseException as exc:  # whatever an author's code raises is an outcome
             # But not what it makes of being cancelled by us.
             await anyio.lowlevel.checkpoint_if_cancelled()
             # A SystemExit, too, ends the flow and not the server.
             error = exc if isinstance(exc, Exception) else RuntimeError(_sentence(exc))
+        else:
+            return await host.record(step, end)
         failed += 1
         retry_at = clock.now() + wait.backoff_seconds * 2 ** (failed - 1)
         if failed > wait.retries or isinstance(error, FlowMistake):
-            return _failed(step, wait, clock, started, error)
+            return await host.record(step, _failed(step, wait, clock, started, error))
         logger.info("step %s failed, attempt %d", wait.name, attempt, exc_info=error)
-        await host.put(
-            draft(
-                events.Error(
-                    error=_sentence(error),
-                    recoverable=True,
-                    step_id=step.id,
-                    attempt=attempt,
-                    retry_at=iso(retry_at),
-                ),
-                Origin.WORLD,
-            )
+        told = events.Error(
+            error=_sentence(error),
+            recoverable=True,
+            step_id=step.id,
+            attempt=attempt,
+            retry_at=iso(retry_at),
         )
+        await host.record(step, draft(told, Origin.WORLD))
 
 
 def _attempt_started(step: StepNode, attempt: int) -> Draft:

@@ -185,7 +185,6 @@ def check_entries(entries: Sequence[Entry]) -> None:
         raise Violation("something lies behind a final event")
     opened: set[str] = set()
     settled: set[str] = set()
-    abandoned: set[str] = set()
     attempts: Counter[str] = Counter()
     for entry in entries:
         id = id_of(entry)
@@ -197,15 +196,11 @@ def check_entries(entries: Sequence[Entry]) -> None:
             if id in settled or id not in opened:
                 raise Violation(f"{id} is settled twice, or unopened, at {entry.seq}")
             settled.add(id)
-            if entry.facts.code == "abandoned":
-                abandoned.add(id)
             if entry.kind == "step_complete" and entry.facts.success and not attempts[id]:
                 raise Violation(f"{id} has a result and no attempt, at {entry.seq}")
         elif entry.kind == "dispatch.step_attempt":
             attempts[id] += 1
-            # Of a step that is abandoned in the same moment it may come later; nothing is run.
-            too_late = id in settled and id not in abandoned
-            if too_late or msgspec.json.decode(entry.facts.value)["attempt"] != attempts[id]:
+            if id in settled or msgspec.json.decode(entry.facts.value)["attempt"] != attempts[id]:
                 raise Violation(f"{id} is attempted out of order, at {entry.seq}")
 
 
