@@ -108,9 +108,9 @@ def test_examples_survive_every_cut(warm: bool, tmp_path: Path) -> None:
 def broken(stack: ExitStack, mutant: Mutant) -> None:
     """Have the engine obey a broken copy of the rules."""
     copy: ModuleType = rules(mutant)
-    for name in vars(replay):
-        if getattr(runner, name, None) is vars(replay)[name]:
-            stack.enter_context(patch.object(runner, name, vars(copy)[name]))
+    for name, value in vars(copy).items():
+        if name in vars(replay) and getattr(runner, name, None) is vars(replay)[name]:
+            stack.enter_context(patch.object(runner, name, value))
 
 
 def try_out(mutant: Mutant, most: int) -> None:
