@@ -35,7 +35,7 @@ from dispatch.survival.source import (
     FunctionNode,
     Whose,
     body_of,
-    file_of,
+    functions_of,
     has_yield,
     node_of,
     whose,
@@ -138,8 +138,7 @@ class _Reading:
     def changed_in(self, filename: str, globals: Mapping[str, Any]) -> Mapping[str, str]:
         """Globals of an author's file that functions in there change, and which does."""
         if filename not in self._changed:
-            file = file_of(filename)
-            self._changed[filename] = {} if file is None else changed_in(file, globals)
+            self._changed[filename] = changed_in(functions_of(filename), globals)
         return self._changed[filename]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -11,12 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-
-#: Reading a longer one would be felt when a server starts.
-MAX_LIBRARY_CHARACTERS = 300_000
-
-_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+FunctionNode = Definition | ast.Lambda
 
 
 class Whose(Enum):
@@ -36,46 +33,56 @@ def whose(filename: str) -> Whose:
     return Whose.AUTHOR
 
 
-class File:
-    """A file's functions, by the line that each begins at: a decorator's, if it has one."""
-
-    def __init__(self, text: str):
-        self.functions: dict[int, ast.FunctionDef | ast.AsyncFunctionDef] = {}
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-                self.functions[first] = node
-
-
-@lru_cache(maxsize=16)
-def _parsed(text: str) -> File | None:
-    try:
-        return File(text)
-    except (SyntaxError, ValueError):
-        return None  # not the text that was imported
-
-
-def file_of(filename: str) -> File | None:
-    """A file of source, if it can be read."""
-    linecache.checkcache(filename)
-    text = "".join(linecache.getlines(filename))
-    if whose(filename) is not Whose.AUTHOR and len(text) > MAX_LIBRARY_CHARACTERS:
+def node_of(fn: FunctionType) -> Definition | None:
+    """The `def` of a function, if its source is there. Only its own lines are read: a library's
+    file may have thousands.
+    """
+    code = fn.__code__
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
+    if not lines:
         return None
-    return _parsed(text) if text else None
+    try:
+        block = "".join(inspect.getblock(lines))
+        # In its place, so that its nodes have their lines; `if` for that it is indented.
+        if block[0].isspace():
+            before = "\n" * (code.co_firstlineno - 2) + "if 1:\n"
+        else:
+            before = "\n" * (code.co_firstlineno - 1)
+        functions = definitions(ast.parse(before + block))
+        return next(node for node in functions if node.name == code.co_name)
+    except (SyntaxError, ValueError, StopIteration):
+        return None  # a lambda, or not the text that was imported
 
 
-def node_of(fn: FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The `def` of a function, if its source is there."""
-    file = file_of(fn.__code__.co_filename)
-    node = None if file is None else file.functions.get(fn.__code__.co_firstlineno)
-    return node if node is not None and node.name == fn.__name__ else None
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> tuple[Definition, ...]:
+    try:
+        return tuple(definitions(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return ()
+
+
+def functions_of(filename: str) -> tuple[Definition, ...]:
+    """All functions that a file defines, if it can be read."""
+    linecache.checkcache(filename)
+    return _parsed("".join(linecache.getlines(filename)))
+
+
+def definitions(node: ast.AST) -> Iterator[Definition]:
+    """All functions defined in there, the outer ones first."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, Definition):
+            yield inner
+        if isinstance(inner, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from definitions(inner)
 
 
 def own_nodes(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """All nodes of a body; of functions defined in it, only the function."""
     for node in body:
         yield node
-        if not isinstance(node, _FUNCTIONS):
+        if not isinstance(node, FunctionNode):
             yield from own_nodes(ast.iter_child_nodes(node))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dispatch.survival.hazards import words
 from dispatch.survival.names import Known, Scope, path_of
-from dispatch.survival.source import File, FunctionNode, body_of, own_nodes
+from dispatch.survival.source import Definition, FunctionNode, body_of, own_nodes
 
 _MUTATING = words(
     "add append appendleft clear difference_update discard extend insert intersection_update pop "
@@ -89,13 +89,13 @@ def _made_once(node: ast.AST) -> Iterator[ast.AST]:
                 pass
 
 
-def changed_in(file: File, globals: Mapping[str, Any]) -> dict[str, str]:
+def changed_in(functions: Iterable[Definition], globals: Mapping[str, Any]) -> dict[str, str]:
     """Which globals of a module its functions change, and which function does: those that any
     function makes something else, and those in which a step or flow changes something. (A function
     that fills a table is mostly done when all is imported.)
     """
     found: dict[str, str] = {}
-    for node in file.functions.values():
+    for node in functions:
         scope = Scope(node, globals)
         for change in changes(node, scope):
             root = change.name.partition(".")[0].partition("[")[0]
@@ -105,9 +105,7 @@ def changed_in(file: File, globals: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _runs_in_executions(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, globals: Mapping[str, Any]
-) -> bool:
+def _runs_in_executions(node: Definition, globals: Mapping[str, Any]) -> bool:
     scope = Scope(None, globals)
     for one in node.decorator_list:
         match scope.value(one.func if isinstance(one, ast.Call) else one):
