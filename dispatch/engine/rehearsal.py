@@ -7,6 +7,7 @@ before its entry is durable. Only the flow's own body runs, and nothing of it is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -76,17 +77,22 @@ async def rehearse(
     async with anyio.create_task_group() as tasks:
         stage = _Stage(registry, clock, entries, tasks)
         runner = _Understudy(stage, at_cut)
-        tasks.start_soon(runner.run)
-        with anyio.move_on_after(patience_seconds) as scope:
-            await stage.over.wait()
-        if scope.cancelled_caught:
-            where = runner.where
-            runner.close()
-            stage.problem = Problem(
-                "stuck",
-                f"the flow did not come to its next wait within {patience_seconds:g} s: what its "
-                f"body awaits belongs into a step ({where})",
-            )
+        # Not the task group's, which a cancel scope that the flow leaves open would break.
+        driver = asyncio.get_running_loop().create_task(runner.run())
+        try:
+            with anyio.move_on_after(patience_seconds) as scope:
+                await stage.over.wait()
+            if scope.cancelled_caught:
+                where = runner.where
+                runner.close()
+                stage.problem = Problem(
+                    "stuck",
+                    f"the flow did not come to its next wait within {patience_seconds:g} s: what "
+                    f"its body awaits belongs into a step ({where})",
+                )
+            await asyncio.wait([driver])
+        finally:
+            driver.cancel()
     refused = stage.journal.refused
     return Rehearsal(stage.problem, refused, runner.stood_at[: len(refused)])
 

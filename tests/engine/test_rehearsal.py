@@ -188,3 +188,14 @@ async def test_code_that_is_not_there_is_a_problem(bench: Bench) -> None:
         )
     assert found.problem is not None
     assert found.problem.code == "version-missing"
+
+
+async def test_a_scope_that_the_flow_leaves_open_breaks_nothing(bench: Bench) -> None:
+    @flow("leaves")
+    async def leaves(run: Run[Any]) -> Flow:
+        anyio.CancelScope().__enter__()
+        yield tool("ask")
+
+    async with bench.worker(leaves) as worker:
+        play = await worker.play(leaves)
+        assert (await rehearsed(play, leaves)).problem is None
