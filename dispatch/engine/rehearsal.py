@@ -151,6 +151,9 @@ class _Understudy(Runner):
         # One that backs off has nothing to append yet.
         raise _AtItsEnd("no step is begun in a rehearsal")
 
+    def _log_failure(self, error: BaseException) -> None:
+        """It was logged when it happened, if it did."""
+
 
 class _Noting(Outbox):
     def __init__(self, runner: _Understudy, store: Journal, id: ExecutionId, token: int):

@@ -413,13 +413,12 @@ class Runner:
                 f"write `yield` before it ({wait.where})"
             )
         if error is not None:
-            logger.info(
-                "flow %s failed",
-                self.execution.flow,
-                exc_info=error,
-                extra={"execution_id": self.execution.id},
-            )
+            self._log_failure(error)
         return outcome_of(error)
+
+    def _log_failure(self, error: BaseException) -> None:
+        about = {"execution_id": self.execution.id}
+        logger.info("flow %s failed", self.execution.flow, exc_info=error, extra=about)
 
     def _scope_across_yield(self) -> None:
         self._host.spawn(

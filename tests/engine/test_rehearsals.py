@@ -36,6 +36,13 @@ async def counts(run: Run[Any]) -> Flow:
     yield tool(f"ask_{len(begun)}")
 
 
+@flow("fails")
+async def fails(run: Run[Any]) -> Flow:
+    begun.append(run.id)
+    yield "Not for long."
+    raise RuntimeError("boom")
+
+
 @flow("rests")
 async def rests(run: Run[Any]) -> Flow:
     yield sleep(5)
@@ -55,7 +62,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def of(worker: Worker) -> Rehearsals:
-    return Rehearsals(worker.store, Registry([plain, counts]), worker.clock)
+    return Rehearsals(worker.store, Registry([plain, counts, fails]), worker.clock)
 
 
 async def until(count: int, things: Sequence[object] = begun) -> None:
@@ -134,6 +141,19 @@ async def test_a_problem_is_logged_and_changes_nothing(
     assert "the flow now does tool ask_2" in told
     assert f"{__file__}:" in told
     assert told.endswith("or use run.now and run.random.")
+
+
+async def test_a_failure_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with bench.worker(fails) as worker:
+            play = await worker.play(fails)
+            found = of(worker)
+            found.at_rest(await play.execution())
+            async with found.running():
+                await until(2)
+                found.at_rest(await play.execution())
+                await until(3)
+    assert [told for told in caplog.messages if "fail" in told] == ["flow fails failed"]
 
 
 async def test_what_cannot_be_rehearsed_does_not_end_it(
