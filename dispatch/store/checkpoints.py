@@ -67,7 +67,7 @@ class Checkpoints:
 
     def _done(self, error: Exception | None) -> None:
         if error is not None:
-            _log.warning("a checkpoint failed; the next one may not", exc_info=error)
+            _log.warning("a checkpoint failed; the next one may not: %s", error)
         elif self._moved_all and not self._written:
             # Whoever writes next starts the log over.
             self._log_bytes = 0

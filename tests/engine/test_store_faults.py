@@ -36,7 +36,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.engine.dispatcher import Start
 from dispatch.engine.rehearsal import rehearse
 from dispatch.flow import FlowVersion, Registry
-from dispatch.store.base import Execution, Store
+from dispatch.store.base import Changed, Execution, Store
 from tests.crash.sweep import check_journal
 from tests.engine.faults import READS, WRITES, Fault, FaultyStore
 from tests.engine.worker import Bench, Play, Recorder, Worker
@@ -279,3 +279,43 @@ async def test_everything_may_fail_for_a_while(bench: Bench, fault: Fault) -> No
         bench, lambda store: FaultyStore(store, fault, lambda n: 12 <= n < 60, (*WRITES, *READS))
     )
     assert len(faulty.hits) == 48
+
+
+# --- one that fails alone -------------------------------------------------------------------------
+
+
+class Poisoned(FaultyStore):
+    """No command works on the execution `id`."""
+
+    def __init__(self, store: Store):
+        super().__init__(store, Fault.FAILED, lambda _: False, ())
+        self.__dict__["id"] = None
+
+    async def transact(self, execution_id: ExecutionId, *args: Any, **kwargs: Any) -> Changed:
+        if execution_id == self.id:
+            raise Fault.FAILED.error()
+        changed: Changed = await self.sound.transact(execution_id, *args, **kwargs)
+        return changed
+
+
+async def test_a_timer_that_cannot_be_settled_keeps_no_other(bench: Bench) -> None:
+    @flow("sleeps")
+    async def sleeps(run: Run[dict[str, float]]) -> Flow:
+        yield sleep(run.inputs["seconds"])
+        yield result("awake")
+
+    stores: list[Poisoned] = []
+
+    def wrap(store: Store) -> Any:
+        stores.append(Poisoned(store))
+        return stores[0]
+
+    async with bench.worker(sleeps, wrap=wrap) as worker:
+        poisoned, other = [await worker.play(sleeps, {"seconds": after}) for after in (1.0, 2.0)]
+        stores[0].__dict__["id"] = poisoned.id
+        bench.clock.advance(3.0)
+        await other.sees("execution_complete")
+        assert "dispatch.timer_fired" not in await poisoned.kinds()
+        stores[0].__dict__["id"] = None
+        bench.clock.advance(1.0)
+        await poisoned.sees("execution_complete")
