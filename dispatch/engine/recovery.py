@@ -55,7 +55,9 @@ class Recovery:
         """It has replayed its journal."""
         if execution_id in self._catching_up:
             self._catching_up.discard(execution_id)
-            self._room.give()
+            # Not for each alone: several are taken up with one commit.
+            if len(self._catching_up) <= AT_ONCE // 2:
+                self._room.give()
 
     def cleared(self, execution_id: ExecutionId) -> None:
         """It has got further, or is not driven any more."""
@@ -78,32 +80,45 @@ class Recovery:
 
     async def _take_up(self) -> bool:
         """Whether there may be more."""
-        owner = self._owner
         room = AT_ONCE - len(self._catching_up)
-        found = await owner.store.runnable(room) if room > 0 else []
-        for one in found:
-            is_suspect = one.strikes >= ALONE_FROM_STRIKES
-            if is_suspect and self._has_suspect:
-                return False
-            execution = await owner.store.acquire(one.id, owner.worker)
-            if execution is None:
-                continue
-            if execution.strikes >= PARK_FROM_STRIKES:
-                await owner.park(
-                    execution,
-                    "crash-loop",
-                    f"the server died again and again while it drove this execution "
-                    f"({execution.strikes // STRIKE} strikes): mend what kills it (the server's "
-                    "log names the line, if it is known), then retry, or cancel it",
-                )
-                continue
-            if is_suspect:
-                self._suspect = execution.id
-                self._suspect_until = anyio.current_time() + ALONE_SECONDS
-            self._catching_up.add(execution.id)
+        found = await self._owner.store.runnable(room) if room > 0 else []
+        taken = [one.id for one in found if not _is_suspect(one)]
+        if len(taken) < len(found) and not self._has_suspect:
+            self._suspect = found[len(taken)].id
+            self._suspect_until = anyio.current_time() + ALONE_SECONDS
+            taken.append(self._suspect)
+        self._catching_up.update(taken)
+        async with anyio.create_task_group() as tasks:  # with one commit
+            for execution_id in taken:
+                tasks.start_soon(self._take, execution_id)
+        return bool(taken)
+
+    async def _take(self, execution_id: ExecutionId) -> None:
+        owner = self._owner
+        execution = None
+        try:
+            execution = await owner.store.acquire(execution_id, owner.worker)
+        except DispatchError as exc:
+            logger.warning("cannot be taken up: %s", exc, extra={"execution_id": execution_id})
+        if execution is not None and execution.strikes < PARK_FROM_STRIKES:
             owner.drive(execution)
-        return bool(found)
+            return
+        self.caught_up(execution_id)
+        self.cleared(execution_id)
+        if execution is None:
+            return
+        await owner.park(
+            execution,
+            "crash-loop",
+            f"the server died again and again while it drove this execution "
+            f"({execution.strikes // STRIKE} strikes): mend what kills it (the server's log names "
+            "the line, if it is known), then retry, or cancel it",
+        )
 
     @property
     def _has_suspect(self) -> bool:
         return self._suspect is not None and anyio.current_time() < self._suspect_until
+
+
+def _is_suspect(execution: Execution) -> bool:
+    return execution.strikes >= ALONE_FROM_STRIKES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from msgspec import Struct
 
@@ -67,4 +68,15 @@ async def aged(run: Run[Age]) -> Flow:
         yield "resumed"
 
 
-MEASURED = (*FLOWS, stamped, aged)
+@step
+async def wait(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@flow("waiting")
+async def waiting(run: Run[Any]) -> Flow:
+    """Be in the middle of a step for longer than anybody measures."""
+    yield wait(3600)
+
+
+MEASURED = (*FLOWS, stamped, aged, waiting)

@@ -38,6 +38,10 @@ class Server:
         self.kind, self.port = kind, port
         self._process = psutil.Process(process.pid)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import anyio
 import msgspec
 
-from scripts.benchmarks.load import Answer, Connection, Server
+from scripts.benchmarks.load import Answer, Connection, Server, start
 
 Figures = dict[str, float]
 Measure = Callable[[Server, "Plan"], Awaitable[Figures]]
@@ -32,6 +37,8 @@ STREAMS, EVERY_SECONDS = 64, 0.02
 FLAT_OUT, FLAT_OUT_TEXTS = 16, 4000
 #: Beside a busy loop: flows, and how each streams.
 COMMITTING = 4
+#: Executions that are cut off, and how many begin at once.
+CUT_OFF, BEGUN_AT_ONCE = 1000, 8
 COMMIT_PACE = {"every_seconds": 0.02, "batch": 10}
 
 
@@ -250,6 +257,66 @@ async def commits(server: Server, plan: Plan) -> Figures:
     return figures
 
 
+# --- recovery -------------------------------------------------------------------------------------
+
+
+async def recovery(server: Server, plan: Plan) -> Figures:
+    """From a server's being ready until so many executions that its SIGKILL cut off run again, and
+    first events of new dispatches meanwhile. The server given is at rest.
+    """
+    count = max(min(plan.count // 64, CUT_OFF), 64)
+    with TemporaryDirectory(prefix="dispatch-bench-") as name:
+        folder = Path(name)
+        async with start(server.kind, folder) as first:
+            await _begin_waiting(first, count)
+            first.kill()
+        with closing(sqlite3.connect(folder / f"{server.kind}.db")) as db:
+            cut_off = _entries(db)
+            async with start(server.kind, folder) as second, second.connect() as (connection,):
+                ready_at = time.perf_counter()
+                meanwhile = []
+                # Each is attempted again, which is an entry.
+                while _entries(db) < cut_off + count:
+                    meanwhile.append(await _first_event(connection))
+                took = time.perf_counter() - ready_at
+                idle = [await _first_event(connection) for _ in range(plan.probes)]
+    return {
+        "recovery_seconds": took * CUT_OFF / count,
+        "recovery_first_p99": _percentile(meanwhile, 99),
+        "recovery_first_idle_p99": _percentile(idle, 99),
+    }
+
+
+async def _begin_waiting(server: Server, count: int) -> None:
+    """Streams that never end: their connections are closed."""
+
+    async def begin(connection: Connection) -> None:
+        begun = anyio.Event()
+
+        def watch(piece: bytes, _: float) -> None:
+            if b"event: step_start" in piece:
+                begun.set()
+
+        async with anyio.create_task_group() as tasks:
+            post = partial(connection.post, "/v1/dispatch", _body("waiting"), watch=watch)
+            tasks.start_soon(post)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+
+    for _ in range(0, count, BEGUN_AT_ONCE):
+        async with (
+            server.connect(BEGUN_AT_ONCE) as connections,
+            anyio.create_task_group() as tasks,
+        ):
+            for connection in connections:
+                tasks.start_soon(begin, connection)
+
+
+def _entries(db: sqlite3.Connection) -> int:
+    statement = "SELECT sum(last_seq) FROM executions WHERE flow = 'waiting'"
+    return int(db.execute(statement).fetchone()[0] or 0)
+
+
 # --- sections -------------------------------------------------------------------------------------
 
 
@@ -274,5 +341,6 @@ SECTIONS = {
             resume_again("cold_100000", 100_000),
         ),
     ),
+    "recovery": Section(("durable",), (recovery,)),
     "commits": Section(("busy",), (commits,)),
 }

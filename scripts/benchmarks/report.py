@@ -67,6 +67,9 @@ LINES = (
     Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", None, "value", at_most=25.0),
     Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", "bare", "ratio"),
     Line("cold resume, 100 000 entries, ms", "cold_100000", "cold", "bare", "ratio"),
+    Line("1 000 cut off run again, s", "recovery_seconds", "durable", None, "value", at_most=2.0),
+    Line("first event meanwhile p99, ms", "recovery_first_p99", "durable", None, "value"),
+    Line("first event then, idle p99, ms", "recovery_first_idle_p99", "durable", None, "value"),
 )
 
 

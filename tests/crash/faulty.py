@@ -5,6 +5,7 @@ It serves on a free port, with limits that a test has the patience for.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -59,6 +60,11 @@ async def blocks(seconds: float) -> str:
 @step
 def exits() -> None:
     os._exit(3)
+
+
+@step
+def reads_nothing() -> None:
+    ctypes.string_at(0)
 
 
 @step
@@ -140,7 +146,24 @@ async def works_in_threads(run: Run[Any]) -> Flow:
         yield takes_a_thread(run.inputs["seconds"])
 
 
-FLOWS = (works, works_in_threads, hung, late, deaf, talks, unclosable, stalls, deadly, deadly_loop)
+@flow("crashes")
+async def crashes(run: Run[Any]) -> Flow:
+    yield reads_nothing()
+
+
+FLOWS = (
+    crashes,
+    works,
+    works_in_threads,
+    hung,
+    late,
+    deaf,
+    talks,
+    unclosable,
+    stalls,
+    deadly,
+    deadly_loop,
+)
 
 
 def main(db: str) -> None:

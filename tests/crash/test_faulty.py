@@ -37,13 +37,16 @@ def serving(db: Path) -> Iterator[Child]:
 
 
 def begin(child: Child, flow: str, until: str, **inputs: Any) -> str:
-    """Dispatch, and return when the stream has `until` in it; gives the execution's id."""
+    """Dispatch, and return when the stream has `until` in it; gives the execution's id, which each
+    event has.
+    """
     body = {"flow": {"name": flow}, "inputs": inputs}
-    execution_id = ""
+    execution_id, seen = "", False
     with httpx.stream("POST", f"{child.url}/v1/dispatch", json=body, trust_env=False) as answer:
         for line in answer.iter_lines():
             execution_id = execution_id or _id_in(line)
-            if until in line:
+            seen = seen or until in line
+            if seen and execution_id:
                 return execution_id
     raise AssertionError(f"the stream of {flow} ended without {until!r}")
 

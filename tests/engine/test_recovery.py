@@ -13,6 +13,7 @@ import pytest
 from dispatch import Cancelled, Flow, Run, StepFailed, flow, race, result, sleep, step, tool
 from dispatch.core.errors import Conflict
 from dispatch.core.lifecycle import Status
+from dispatch.engine.recovery import AT_ONCE
 from dispatch.flow import FlowVersion
 from dispatch.store.base import STRIKE
 from tests.engine.worker import Bench, Play
@@ -395,6 +396,38 @@ async def test_inputs_that_no_longer_fit_park(bench: Bench) -> None:
         await play.answer("a", None)
         assert (await play.failure()).code == "inputs-invalid"
         assert await play.status() is Status.INTERRUPTED
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+async def test_a_few_at_a_time_catch_up_and_new_dispatches_do_not_wait(bench: Bench) -> None:
+    gate, begun = anyio.Event(), list[int]()
+
+    @flow("gated")
+    async def gated(run: Run[dict[str, int]]) -> Flow:
+        begun.append(run.inputs["number"])
+        await gate.wait()
+        yield tool("a")
+
+    @flow("fresh")
+    async def fresh(run: Run[Any]) -> Flow:
+        yield "at once"
+
+    async with bench.worker(gated) as worker:
+        plays = [await worker.dispatch(gated, {"number": i}) for i in range(3 * AT_ONCE)]
+        path = await worker.killed()
+    begun.clear()
+    async with bench.worker(gated, fresh, path=path) as worker:
+        with anyio.fail_after(5):
+            while len(begun) < AT_ONCE:
+                await anyio.lowlevel.checkpoint()
+        assert await (await worker.play(fresh)).text() == "at once"
+        assert begun == list(range(AT_ONCE))
+        gate.set()
+        for play in plays:
+            assert (await play.at(worker).rest()).status is Status.SUSPENDED
+    assert len(begun) == len(plays)
 
 
 # --- strikes --------------------------------------------------------------------------------------
