@@ -67,7 +67,12 @@ def create_app(
     registry = flows if isinstance(flows, Registry) else Registry(_flows_of(flows))
     clock = WallClock()
     if store is None or isinstance(store, Path | str):
-        store = SqliteStore(store or settings.db, clock=clock, synchronous=settings.synchronous)
+        store = SqliteStore(
+            store or settings.db,
+            clock=clock,
+            synchronous=settings.synchronous,
+            lease_seconds=settings.lease_seconds,
+        )
     worker = f"worker_{secrets.token_hex(8)}"
     hub = Hub(
         clock,

@@ -28,6 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db: str = "dispatch.db"
     #: `NORMAL` survives the death of the process, `FULL` the loss of power as well.
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    #: A server that has done nothing for this long (stopped, swapped out) loses what it drives to
+    #: the others on the same file; at least 2.
+    lease_seconds: float = 10.0
 
     # --- flows
     #: The flow of a dispatch that names none; without one such a dispatch is refused.

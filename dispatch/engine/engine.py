@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from dispatch.engine.recovery import Recovery
 from dispatch.engine.runner import Runner
 from dispatch.engine.strays import Strays
 from dispatch.engine.timers import Timers, ended_by_force
+from dispatch.engine.watch import Watch
 from dispatch.flow import Registry
 from dispatch.store.base import Change, Committed, Execution, Held, Store, WaitRow
 
@@ -45,7 +46,14 @@ DRIVERS_SECONDS = 2.0
 class Publisher(Protocol):
     """The hub, as the engine knows it."""
 
+    @property
+    def followed(self) -> Collection[ExecutionId]: ...
+
     def publish(self, committed: Committed) -> None: ...
+
+    def grown(self, execution_id: ExecutionId, last_seq: int) -> None: ...
+
+    def break_off(self, execution_id: ExecutionId) -> None: ...
 
 
 class Engine:
@@ -83,6 +91,7 @@ class Engine:
         self._hub, self._max_live, self._stall_seconds = hub, max_live, stall_seconds
         self._at_rest = at_rest
         self._recovery, self._timers = Recovery(self), Timers(self)
+        self._watch = Watch(self)
         self._strays = Strays(self)
         self._runners: dict[ExecutionId, Runner] = {}
         self._warm: OrderedDict[ExecutionId, Runner] = OrderedDict()
@@ -125,6 +134,8 @@ class Engine:
                     group.start_soon(self._timers.run)
                     group.start_soon(self._strays.run)
                     group.start_soon(self._recovery.run)
+                    group.start_soon(self._watch.bury)
+                    group.start_soon(self._watch.run)
 
         self._tasks.start_soon(services)
         return scope
@@ -152,9 +163,7 @@ class Engine:
         if not execution.strikes:
             self._recovery.cleared(execution.id)
         if execution.status.is_final:
-            ender = self._enders.pop(execution.id, None)
-            if ender is not None:
-                ender.set()
+            self._tell_end(execution.id)
             if self._at_rest is not None:
                 self._at_rest(execution)
 
@@ -162,7 +171,7 @@ class Engine:
         """Return its row once its final event is durable."""
         while not (execution := await self.store.get(execution_id)).status.is_final:
             ender = self._enders.setdefault(execution_id, anyio.Event())
-            # Another worker may write the final event: look again, now and then.
+            # Another worker may delete it: look again, now and then.
             with anyio.move_on_after(LOOK_SECONDS):
                 await ender.wait()
             if ender.statistics().tasks_waiting == 0:
@@ -208,6 +217,9 @@ class Engine:
     def running_count(self) -> int:
         return len(self._runners) - len(self._warm)
 
+    async def leased(self) -> None:
+        await self._watch.leased()
+
     def timer_set(self) -> None:
         self._timers.nudge()
 
@@ -228,6 +240,38 @@ class Engine:
             await self.store.release(execution.id, token=execution.token, runnable=True)
         except Unavailable as exc:  # `strays` lets go of it
             logger.warning("could not let go: %s", exc, extra={"execution_id": execution.id})
+
+    # --- other workers (watch.Concerned) ------------------------------------------------------
+
+    def concerns(self) -> Collection[ExecutionId]:
+        return {*self._hub.followed, *self._runners, *self._enders}
+
+    def seen(self, row: Execution) -> None:
+        self._hub.grown(row.id, row.last_seq)
+        runner = self._runners.get(row.id)
+        if runner is not None:
+            if row.is_lost_to(self.worker, runner.token):
+                runner.close()
+            else:
+                runner.grown(row)
+        if row.status.is_final:
+            self._tell_end(row.id)
+
+    def deleted(self, execution_id: ExecutionId) -> None:
+        self._hub.break_off(execution_id)
+        self._tell_end(execution_id)
+
+    def runnable(self) -> None:
+        self._recovery.nudge()
+
+    def let_go(self) -> None:
+        for runner in list(self._runners.values()):
+            runner.close()
+
+    def _tell_end(self, execution_id: ExecutionId) -> None:
+        ender = self._enders.pop(execution_id, None)
+        if ender is not None:
+            ender.set()
 
     # --- ends that the flow does not come to by itself -------------------------------------------
 

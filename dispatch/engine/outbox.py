@@ -42,6 +42,10 @@ class Outbox:
             asyncio.get_running_loop().call_soon(self._flush)
 
     @property
+    def is_sending(self) -> bool:
+        return self._under_way is not None
+
+    @property
     def is_full(self) -> bool:
         return len(self._pending) >= WINDOW
 

@@ -51,6 +51,10 @@ class Recovery:
 
     # --- told by the engine -----------------------------------------------------------------------
 
+    def nudge(self) -> None:
+        """There is, perhaps, something to take up."""
+        self._room.give()
+
     def caught_up(self, execution_id: ExecutionId) -> None:
         """It has replayed its journal."""
         if execution_id in self._catching_up:
@@ -71,7 +75,6 @@ class Recovery:
         """Never returns."""
         while True:
             try:
-                await self._owner.store.bury_dead()
                 while await self._take_up():
                     await anyio.lowlevel.checkpoint()
             except DispatchError as exc:
@@ -80,6 +83,8 @@ class Recovery:
 
     async def _take_up(self) -> bool:
         """Whether there may be more."""
+        if not self._owner.store.is_leased:
+            return False
         room = AT_ONCE - len(self._catching_up)
         found = await self._owner.store.runnable(room) if room > 0 else []
         taken = [one.id for one in found if not _is_suspect(one)]

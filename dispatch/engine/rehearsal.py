@@ -207,6 +207,9 @@ class _Stage:
     def suspended(self, runner: Runner) -> None:
         pass
 
+    async def leased(self) -> None:
+        pass
+
     def timer_set(self) -> None:
         pass
 

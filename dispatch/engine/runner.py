@@ -17,6 +17,7 @@ from types import AsyncGeneratorType
 from typing import Any, NamedTuple, Protocol
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from dispatch.core.blocks import Blocks
@@ -86,6 +87,9 @@ class Host(Protocol):
     def suspended(self, runner: Runner) -> None:
         """Its execution is nobody's now; the generator is warm until `close` or `revive`."""
 
+    async def leased(self) -> None:
+        """Return at once if this worker's lease is held, else when it has been renewed."""
+
     def timer_set(self) -> None:
         """A wait with a due time has been committed."""
 
@@ -141,6 +145,10 @@ class Runner:
         self._run: Run[Any]
 
     @property
+    def token(self) -> int:
+        return self._outbox.token
+
+    @property
     def where(self) -> str:
         """`file:line` that the flow stands at."""
         return self._generators.where
@@ -162,6 +170,16 @@ class Runner:
             self.close()
         if self._inbox:
             self._wake()
+
+    def grown(self, execution: Execution) -> None:
+        """Its row shows that other workers have appended something, perhaps."""
+        if execution.last_seq <= self._inbox.seen_seq or self._outbox.is_sending:
+            return  # what is being sent will tell what came before it
+        self.execution = execution
+        self._inbox.see(execution.last_seq)
+        self._wake()
+        if execution.status.is_final:
+            self.close()
 
     def revive(self, execution: Execution) -> bool:
         """Go on with the warm generator, if nobody else has driven the execution since."""
@@ -499,6 +517,10 @@ class Runner:
                 await steps.carry_out(node, attempts, self)
             except DispatchError as exc:
                 logger.info("step %s ends: %s", node.wait.name, exc)
+
+    async def may_begin(self) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._host.leased()
 
     async def show(self, step: StepNode, text: str) -> None:
         self._outbox.put(self._blocks.text(text, step.id))

@@ -55,6 +55,10 @@ class StepHost(Protocol):
         """How long an attempt of a step without a timeout of its own may take, in seconds."""
         ...
 
+    async def may_begin(self) -> None:
+        """Return when an attempt may begin: at once, or never if the step was abandoned."""
+        ...
+
     async def show(self, step: StepNode, text: str) -> None: ...
 
     async def record(self, step: StepNode, draft: Draft) -> None:
@@ -81,8 +85,7 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> None:
         else:
             await clock.sleep(max(0.0, retry_at - clock.now()))
             await host.record(step, _attempt_started(step, attempt + 1))
-        # It may have been abandoned meanwhile: what has not begun then, shall not.
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await host.may_begin()
         attempt += 1
         started = clock.now()
         try:

@@ -7,7 +7,7 @@ condition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -42,6 +42,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     token: int = 0
     runnable: bool = False
     strikes: int = 0  # in quarters, see STRIKE
+
+    def is_lost_to(self, worker: str, token: int) -> bool:
+        """Whether what `worker` took with `token` has been taken from it since."""
+        return self.worker != worker and (self.token != token or self.runnable)
 
 
 class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +197,24 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether nobody can have taken this worker for dead. Once it is not so, because it stood
+        still or cannot show that it lives, only `renew` makes it so again.
+        """
+        ...
+
+    def renew(self) -> bool:
+        """Make it so again, for one that has seen (`peek`) what others have taken, unless it stood
+        still again meanwhile. False if it cannot show that it lives.
+        """
+        ...
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there was no other worker when `bury_dead` was called last."""
+        ...
+
     def session(self, worker: str) -> AbstractAsyncContextManager[None]:
         """Open the store for this worker, which is alive until the context is left or the process
         dies.
@@ -334,6 +356,20 @@ class Store(Protocol):
         it drove, if those name nobody; and a quarter of one, if there are none. Progress (a display
         entry of the flow, a settled wait) that an `append` brings clears them.
 
-        An execution that a dead worker held while it was `suspended` gets no strike.
+        Dead are also workers that have stood still for a lease, as far as this one has seen. An
+        execution that a dead worker held while it was `suspended` gets no strike. To be called more
+        often than once in a lease.
+        """
+        ...
+
+    # --- what other workers do --------------------------------------------------------------------
+
+    def has_changed(self) -> bool:
+        """Whether anything was committed since this was asked last, by whomever. Cheap."""
+        ...
+
+    def peek(self, execution_ids: Collection[ExecutionId]) -> list[Execution]:
+        """The rows of those that there are, at once: so none is older than what the listener was
+        told.
         """
         ...

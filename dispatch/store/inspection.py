@@ -20,7 +20,7 @@ from dispatch.core.clock import iso
 from dispatch.core.lifecycle import Status
 from dispatch.store.migrate import newest, version
 from dispatch.store.readonly import read
-from dispatch.store.workers import WorkerLock
+from dispatch.store.workers import WorkerFile
 
 #: Parked executions and problems that are named; the others are counted.
 MOST_NAMED = 20
@@ -194,7 +194,7 @@ def _seen(path: Path, row: Sequence[Any]) -> SeenWorker:
         id=id,
         pid=int(process.partition("-")[0]),
         since=iso(since),
-        is_alive=WorkerLock.is_held(path, id, process),
+        is_alive=WorkerFile.is_held(path, id, process),
         executions=executions,
     )
 

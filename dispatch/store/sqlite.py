@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import aiosqlite
 import anyio
 import anyio.to_thread
+import msgspec
 
 from dispatch.core.clock import Clock
 from dispatch.core.counters import Counters
@@ -45,11 +45,12 @@ from dispatch.store.base import (
     WaitRow,
 )
 from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoints
-from dispatch.store.lastwords import WordsFile, forget, hear
+from dispatch.store.lastwords import SILENCE, WordsFile, forget, hear
 from dispatch.store.migrate import migrate
+from dispatch.store.mounts import check_mount
 from dispatch.store.opening import check_path, explain
-from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, Transaction, missing
-from dispatch.store.workers import WorkerLock, this_process
+from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, missing
+from dispatch.store.workers import Lease, Others, WorkerFile, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
 
 #: How long leaving the store waits for writes that cannot be carried out.
@@ -81,6 +82,15 @@ _NEXT_DUE = (
     "SELECT due_at FROM waits WHERE status = 'open' AND due_at IS NOT NULL "  # noqa: S608
     f"AND {_AT_WORK} ORDER BY due_at LIMIT 1"
 )
+_PEEK = (
+    f"SELECT {rows.EXECUTION} FROM executions "  # noqa: S608
+    "WHERE id IN (SELECT value FROM json_each(?))"
+)
+# Whoever holds something is among them, also if somebody has removed its row and its file.
+_WORKERS = (
+    "SELECT id, process FROM workers UNION ALL SELECT DISTINCT worker, '' FROM executions "
+    "WHERE worker IS NOT NULL AND worker NOT IN (SELECT id FROM workers)"
+)
 _UNPURGED = "SELECT execution_key FROM tombstones WHERE execution_key IS NOT NULL"
 _ENDLESS = 2**62
 # The window adds up lengths, which SQLite knows without reading the chunks themselves.
@@ -108,7 +118,8 @@ class SqliteStore:
     """Everything in one file at `path`.
 
     `synchronous="NORMAL"` survives the death of the process at any moment, `"FULL"` also that of
-    the machine. Nothing but `session` works outside a session.
+    the machine. A worker that has done nothing for `lease_seconds` loses what it holds to others.
+    Nothing but `session` works outside a session.
     """
 
     def __init__(
@@ -117,12 +128,18 @@ class SqliteStore:
         *,
         clock: Clock,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        lease_seconds: float = 10.0,
     ):
         self.listener: Listener = _ignore
         self.counters = Counters()
         self._path = Path(path).absolute()
         self._clock, self._synchronous = clock, synchronous
+        self._lease_seconds = lease_seconds
         self._worker = ""
+        self._is_alone = True
+        self._version: list[Any] | None = None
+        self._others = Others(self._path, lease_seconds)
+        self._lease: Lease
         self._read_fault: Unavailable | None = None
         self._words: WordsFile
         self._writer: Writer
@@ -140,6 +157,17 @@ class SqliteStore:
         """The descriptor of a file to which a process writes that dies by its own doing."""
         return self._words.handle
 
+    @property
+    def is_leased(self) -> bool:
+        return self._lease.is_held
+
+    def renew(self) -> bool:
+        return self._lease.renew()
+
+    @property
+    def is_alone(self) -> bool:
+        return self._is_alone
+
     # --- session ----------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -148,6 +176,7 @@ class SqliteStore:
         try:
             try:
                 await anyio.to_thread.run_sync(check_path, self._path)
+                await anyio.to_thread.run_sync(check_mount, self._path)
                 await self._enter(stack, worker)
             except (OSError, sqlite3.Error) as exc:
                 raise explain(self._path, exc) from exc
@@ -158,8 +187,8 @@ class SqliteStore:
 
     async def _enter(self, stack: AsyncExitStack, worker: str) -> None:
         in_thread = anyio.to_thread.run_sync
-        lock = await in_thread(WorkerLock.take, self._path, worker)
-        stack.push_async_callback(in_thread, lock.remove)
+        await self._begin_lease(worker)
+        stack.push_async_callback(self._end_lease)
         self._words = await in_thread(WordsFile, self._path, worker)
         stack.push_async_callback(in_thread, self._words.remove)
         writing, checkpointing, self._rows = await in_thread(self._open_all)
@@ -187,6 +216,13 @@ class SqliteStore:
         self._worker = worker
         for (key,) in await self._select(_UNPURGED):
             self._purge(key)
+
+    async def _begin_lease(self, worker: str) -> None:
+        file = await anyio.to_thread.run_sync(WorkerFile.take, self._path, worker)
+        self._lease = await Lease(file, self._lease_seconds).begin()
+
+    async def _end_lease(self) -> None:
+        await self._lease.end()
 
     async def _leave(self, worker: str) -> None:
         # If that cannot be written, others will find the lock free: a strike too many, no more.
@@ -323,23 +359,58 @@ class SqliteStore:
         return None
 
     async def bury_dead(self) -> int:
-        others = await self._select("SELECT id, process FROM workers WHERE id <> ?", self._worker)
+        workers = dict(await self._select(_WORKERS))
+        if workers.pop(self._worker, "") != this_process():
+            await self._enlist_again()
+        self._is_alone = not workers
         freed = 0
-        for worker, process in others:
-            lock = await anyio.to_thread.run_sync(WorkerLock.take_over, self._path, worker, process)
-            if lock is not None:
-                try:
-                    words = await anyio.to_thread.run_sync(hear, self._path, worker)
-                    if words.text:
-                        _log.error("worker %s died by its own doing: %s", worker, words.text)
-                    freed += await self._writer.submit(
-                        partial(Transaction.bury, worker=worker, words=words)
-                    )
-                    await anyio.to_thread.run_sync(forget, self._path, worker)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await anyio.to_thread.run_sync(lock.remove)
+        try:
+            for worker, file in await anyio.to_thread.run_sync(
+                self._others.look, list(workers.items())
+            ):
+                freed += await self._bury(worker, file)
+        except OSError as exc:
+            raise Unavailable(f"cannot see who is at work: {exc}", code="store-failed") from exc
+        self.counters.taken_over += freed
         return freed
+
+    async def _bury(self, worker: str, file: WorkerFile | None) -> int:
+        if file is None:
+            stripped = await self._writer.submit(lambda tx: tx.strip(worker, SILENCE))
+            if stripped:
+                _log.warning("worker %s stands still: %d executions taken", worker, stripped)
+            return stripped
+        try:
+            words = await anyio.to_thread.run_sync(hear, self._path, worker)
+            if words.text:
+                _log.error("worker %s died by its own doing: %s", worker, words.text)
+            buried = await self._writer.submit(lambda tx: tx.bury(worker, words))
+            await anyio.to_thread.run_sync(forget, self._path, worker)
+            return buried
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(file.remove)
+
+    async def _enlist_again(self) -> None:
+        """Somebody has removed this worker's file, and others have taken it for dead."""
+        _log.error("the file of worker %s was removed while it was at work", self._worker)
+        with anyio.CancelScope(shield=True):
+            await self._lease.end()
+            await self._begin_lease(self._worker)
+            await self._writer.submit(lambda tx: tx.enlist(self._worker, this_process()))
+
+    # --- what other workers do --------------------------------------------------------------------
+
+    def has_changed(self) -> bool:
+        version = self._at_once("PRAGMA data_version")
+        changed, self._version = version != self._version, version
+        return changed
+
+    def peek(self, execution_ids: Collection[ExecutionId]) -> list[Execution]:
+        found = self._at_once(_PEEK, msgspec.json.encode(list(execution_ids)).decode())
+        if found is None:
+            raise Unavailable("the store is being put right", code="store-failed")
+        return [rows.to_execution(row) for row in found]
 
     async def _fetch(self, statement: str, *parameters: Any) -> Iterable[Any]:
         """More of them, in aiosqlite's thread."""
@@ -353,13 +424,17 @@ class SqliteStore:
 
     async def _select(self, statement: str, *parameters: Any) -> Iterable[Any]:
         """A few rows, on the loop."""
+        found = self._at_once(statement, *parameters)
+        return await self._fetch(statement, *parameters) if found is None else found
+
+    def _at_once(self, statement: str, *parameters: Any) -> list[Any] | None:
+        """None if another process was killed within a commit: somebody is putting that right."""
         try:
             found = self._rows.execute(statement, parameters).fetchall()
         except sqlite3.Error as exc:
-            if primary_code(exc) != sqlite3.SQLITE_BUSY:
-                raise self._unreadable(exc) from exc
-            # Another process was killed within a commit, and somebody puts that right.
-            return await self._fetch(statement, *parameters)
+            if primary_code(exc) == sqlite3.SQLITE_BUSY:
+                return None
+            raise self._unreadable(exc) from exc
         self._read_fault = None
         return found
 

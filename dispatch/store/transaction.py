@@ -261,15 +261,19 @@ class Transaction:
 
     def bury(self, worker: str, words: LastWords) -> int:
         """Let others have what a dead worker held; how many there were."""
+        freed = self.strip(worker, words)
+        self.db.execute("DELETE FROM workers WHERE id = ?", (worker,))
+        return freed
+
+    def strip(self, worker: str, words: LastWords) -> int:
+        """The same, of one that only stands still: it may come back, and then begins anew."""
         blamed = words.execution_id
-        freed = self.db.execute(
+        return self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = 1, "
             "strikes = strikes + CASE WHEN status = 'suspended' THEN 0 "
             "WHEN ?1 IS NULL THEN ?2 WHEN id = ?1 THEN ?3 ELSE 0 END WHERE worker = ?4",
             (blamed, STRIKE if words.text else 1, STRIKE, worker),
         ).rowcount
-        self.db.execute("DELETE FROM workers WHERE id = ?", (worker,))
-        return freed
 
     def leave(self, worker: str) -> None:
         """Let others have what `worker` still holds. Nothing died, so there is no strike."""

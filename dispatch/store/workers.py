@@ -1,21 +1,41 @@
-"""Which workers live, told by locks that the operating system takes from the dead.
+"""Which workers live: told by a lock that the operating system takes from the dead, and by a beat.
 
 Each worker holds a lock on a file of its own beside the database; it is free the moment the process
-dies, however it does. POSIX locks belong to the process, and are lost when it closes *any* handle
-of the file: so a file is opened once, and a process never probes a file of its own.
+dies, however it does. A process may also live and do nothing, because it was stopped. So each
+counts up in its file, and what it holds is taken by others once they have seen the count stand
+still for a lease. The count is not in the database: it must go on while the disk is full, and never
+compete for the right to write.
+
+POSIX locks belong to the process, and are lost when it closes *any* handle of the file: so a file
+is opened once, and a process never opens a file of its own again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import logging
+import math
 import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import uuid4
+
+import anyio.to_thread
 
 from dispatch.core.errors import Unavailable
 
 _LOADED = uuid4().hex
+#: Beats in a lease, and how much of it may pass without one before it no longer counts as held.
+BEATS = 10
+HELD_SHARE = 0.75
+_COUNT_BYTES = 8
+
+_log = logging.getLogger(__name__)
 
 
 def this_process() -> str:
@@ -23,8 +43,11 @@ def this_process() -> str:
     return f"{os.getpid()}-{_LOADED}"
 
 
-class WorkerLock:
-    """The lock that a worker holds while it lives."""
+# --- one's own ------------------------------------------------------------------------------------
+
+
+class WorkerFile:
+    """The file that a worker holds the lock of while it lives, and counts in."""
 
     def __init__(self, path: Path, handle: int):
         self._path, self._handle = path, handle
@@ -43,9 +66,13 @@ class WorkerLock:
             ) from exc
         return cls(path, handle)
 
+    def write(self, place: int, number: int) -> None:
+        """Each that counts has a place of its own."""
+        os.pwrite(self._handle, number.to_bytes(_COUNT_BYTES, "little"), place * _COUNT_BYTES)
+
     @classmethod
     def take_over(cls, database: Path, worker: str, process: str) -> Self | None:
-        """The lock of a dead worker, which belonged to `process`; None if it lives."""
+        """The file of a dead worker, which belonged to `process`; None if it lives."""
         if process == this_process() and _path(database, worker).exists():
             return None
         try:
@@ -75,6 +102,144 @@ class WorkerLock:
         """Let go of it, and of the file. The file first: what is locked belongs to someone."""
         self._path.unlink(missing_ok=True)
         os.close(self._handle)
+
+
+class Lease:
+    """Beats for a worker as long as its process runs. Must be made on the loop.
+
+    A thread beats, for the loop may be blocked for long; and the loop does, for beside one that is
+    busy a thread may wait for the interpreter just as long. A lease that has lapsed, for a while at
+    least, is not held until it is renewed.
+    """
+
+    def __init__(self, file: WorkerFile, seconds: float):
+        self._file, self._seconds = file, seconds
+        self._beaten_at = time.monotonic()
+        self._has_lapsed = self._is_failing = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat_in_thread, name="store-beat", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._count = count(1)
+        self._next: asyncio.Handle = self._loop.call_soon(self._beat_on_loop)
+
+    async def begin(self) -> Self:
+        await anyio.to_thread.run_sync(self._thread.start)
+        return self
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody can have taken this worker for dead."""
+        return not self._has_lapsed and not self._lapses(time.monotonic())
+
+    def renew(self) -> bool:
+        """Hold it again, if this worker has not stood still since the last beat; False if it cannot
+        beat.
+        """
+        if self._lapses(time.monotonic()):
+            return self._beat(1, next(self._count))
+        self._has_lapsed = False
+        return True
+
+    def _lapses(self, at: float) -> bool:
+        return at - self._beaten_at >= self._seconds * HELD_SHARE
+
+    def _beat_in_thread(self) -> None:
+        for number in count(1):
+            if self._stopped.wait(self._seconds / BEATS):
+                return
+            self._beat(0, number)
+
+    def _beat_on_loop(self) -> None:
+        self._beat(1, next(self._count))
+        self._next = self._loop.call_later(self._seconds / BEATS, self._beat_on_loop)
+
+    def _beat(self, place: int, number: int) -> bool:
+        at = time.monotonic()  # before the beat: others may see it at once
+        self._has_lapsed = self._has_lapsed or self._lapses(at)
+        try:
+            self._file.write(place, number)
+        except OSError as exc:
+            if not self._is_failing:
+                _log.error("cannot beat: others will take what this worker holds", exc_info=exc)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+            self._beaten_at = at
+        return not self._is_failing
+
+    async def end(self) -> None:
+        if self._stopped.is_set():
+            return
+        self._next.cancel()
+        await anyio.to_thread.run_sync(self._end)
+
+    def _end(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._beaten_at = -math.inf
+        self._file.remove()
+
+
+# --- others' --------------------------------------------------------------------------------------
+
+
+class Lost(NamedTuple):
+    """A worker that is dead, and then its `file` is held; or one that only stands still."""
+
+    worker: str
+    file: WorkerFile | None
+
+
+class _Seen(NamedTuple):
+    beats: bytes
+    at: float
+
+
+class Others:
+    """The workers of other processes, as one sees them that looks now and then."""
+
+    def __init__(
+        self,
+        database: Path,
+        lease_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ):
+        self._database, self._lease_seconds = database, lease_seconds
+        self._monotonic = monotonic
+        self._seen: dict[str, _Seen] = {}
+        self._looked_at = -math.inf
+
+    def look(self, workers: Sequence[tuple[str, str]]) -> list[Lost]:
+        """Which of `workers`, given with their processes, are dead or have stood still for the
+        lease. Blocks for a moment.
+        """
+        at = self._monotonic()
+        if at - self._looked_at >= self._lease_seconds:
+            # Nobody was looking: it may be this process that stood still, and the others with it.
+            self._seen.clear()
+        self._looked_at = at
+        self._seen = {worker: self._seen[worker] for worker, _ in workers if worker in self._seen}
+        lost = []
+        for worker, process in workers:
+            file = WorkerFile.take_over(self._database, worker, process)
+            if file is not None:
+                lost.append(Lost(worker, file))
+            elif process != this_process() and self._stands_still(worker):
+                lost.append(Lost(worker, None))
+        return lost
+
+    def _stands_still(self, worker: str) -> bool:
+        # Times are taken so that what passed between them is never more than it truly was.
+        before = self._monotonic()
+        try:
+            beats = _path(self._database, worker).read_bytes()
+        except FileNotFoundError:
+            return False
+        seen = self._seen.get(worker)
+        if seen is None or seen.beats != beats:
+            self._seen[worker] = _Seen(beats, self._monotonic())
+            return False
+        return before - seen.at >= self._lease_seconds
 
 
 def _path(database: Path, worker: str) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -92,6 +92,13 @@ class _Channel:
             count += 1
         del self.chunks[:count]
 
+    def reach(self, last_seq: int) -> None:
+        """The journal is known to reach so far. What the ring does not cover is in the store."""
+        if last_seq > self.last_seq:
+            self.reset()
+            self.last_seq = last_seq
+            self.wake()
+
     def reset(self) -> None:
         self.chunks.clear()
         self.size = 0
@@ -170,7 +177,7 @@ class Hub:
         self._tick_seconds = ping_seconds / _TICKS
         self._ring_bytes, self._rings_bytes = ring_bytes, rings_bytes
         self._channels: OrderedDict[ExecutionId, _Channel] = OrderedDict()
-        self._followed: set[_Channel] = set()
+        self._followed: dict[ExecutionId, _Channel] = {}
         self._size = 0
         self._closed = False
 
@@ -189,15 +196,14 @@ class Hub:
     def close(self) -> None:
         """Break off every stream, and those that are opened from now on."""
         self._closed = True
-        for channel in self._followed:
-            for subscriber in channel.subscribers:
-                subscriber.break_off()
+        for execution_id in self._followed:
+            self.break_off(execution_id)
 
     async def _tick(self) -> None:
         while True:
             await self.clock.sleep(self._tick_seconds)
             self.ticks += 1
-            for channel in self._followed:
+            for channel in self._followed.values():
                 if any(subscriber.is_silent for subscriber in channel.subscribers):
                     channel.wake()
 
@@ -228,11 +234,21 @@ class Hub:
         else:
             del self._channels[execution_id]
 
+    @property
+    def followed(self) -> Collection[ExecutionId]:
+        """The executions that somebody follows."""
+        return self._followed.keys()
+
+    def grown(self, execution_id: ExecutionId, last_seq: int) -> None:
+        """The journal reaches so far, perhaps by another worker's doing."""
+        channel = self._followed.get(execution_id)
+        if channel is not None and channel.last_seq < last_seq:
+            self._size -= channel.size
+            channel.reach(last_seq)
+
     def break_off(self, execution_id: ExecutionId) -> None:
-        """Break off the streams of one execution: another worker drives it, and its growth is not
-        seen here.
-        """
-        channel = self._channels.get(execution_id)
+        """Break off the streams of one execution: it is deleted, or there is no more to tell."""
+        channel = self._followed.get(execution_id)
         if channel is not None:
             for subscriber in channel.subscribers:
                 subscriber.break_off()
@@ -247,14 +263,13 @@ class Hub:
         if channel is None:
             channel = self._channels[execution_id] = _Channel()
         if channel.last_seq < known_seq:
-            # Committed, and not yet published: until then the ring does not cover it.
+            # Committed, and not yet published, or by another worker.
             self._size -= channel.size
-            channel.reset()
-            channel.last_seq = known_seq
+            channel.reach(known_seq)
         with anyio.CancelScope() as scope:
             subscriber = Subscriber(self, channel, execution_id, scope)
             channel.subscribers.add(subscriber)
-            self._followed.add(channel)
+            self._followed[execution_id] = channel
             if self._closed:
                 # Not refused: a POST's answer still says where its events will be.
                 scope.cancel()
@@ -263,8 +278,8 @@ class Hub:
             finally:
                 channel.subscribers.discard(subscriber)
                 if not channel.subscribers:
-                    self._followed.discard(channel)
+                    del self._followed[execution_id]
                     if not channel.chunks:
                         del self._channels[execution_id]
         if scope.cancelled_caught:
-            raise StreamBroken("the server is stopping, or another one drives this execution")
+            raise StreamBroken("the server is stopping, or the execution is deleted")

@@ -6,13 +6,14 @@ It is its own hub: whatever is committed comes to `publish`, as it would for sub
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 import anyio
 
 from dispatch.core.clock import parse_iso
+from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import AttemptStarted, Entry, Origin
 from dispatch.core.nodes import StepNode
 from dispatch.core.waits import StepWait
@@ -46,6 +47,16 @@ class Worker(Engine):
             self._note(entry)
         self.change.set()
         self.change = anyio.Event()
+
+    @property
+    def followed(self) -> Collection[ExecutionId]:
+        return ()
+
+    def grown(self, execution_id: ExecutionId, last_seq: int) -> None:
+        """Nobody else is at work."""
+
+    def break_off(self, execution_id: ExecutionId) -> None:
+        """There are no streams."""
 
     def _note(self, entry: Entry) -> None:
         facts = entry.facts

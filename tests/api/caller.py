@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import cycle
 from typing import Any
 
 import anyio
@@ -53,6 +54,18 @@ class Told:
             for event in self.events
             if event["type"] in ("await", "approval_start")
         ]
+
+
+class InTurn(httpx.AsyncHTTPTransport):
+    """Each request goes to the next of several servers."""
+
+    def __init__(self, urls: Sequence[str]):
+        super().__init__()
+        self._urls = cycle([httpx.URL(url) for url in urls])
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(port=next(self._urls).port)
+        return await super().handle_async_request(request)
 
 
 class Caller:

@@ -13,9 +13,19 @@ from tests.api.caller import Caller, Told
 RESUME = "/v1/dispatch/resume"
 
 
-@pytest.fixture(scope="module", params=[0, 1000], ids=["cold", "warm"])
-def max_live(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+@pytest.fixture(scope="module", params=["cold", "warm", "of two servers"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def max_live(kind: str) -> int:
+    return 0 if kind == "cold" else 1000
+
+
+@pytest.fixture(scope="module")
+def servers(kind: str) -> int:
+    return 2 if kind == "of two servers" else 1
 
 
 def outputs(told: Told, output: Any = "sun") -> dict[str, Any]:

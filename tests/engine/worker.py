@@ -38,9 +38,17 @@ class Recorder:
 
     def __init__(self) -> None:
         self.published: dict[ExecutionId, list[Entry]] = {}
+        self.followed: set[ExecutionId] = set()
+        self.known: dict[ExecutionId, int] = {}
 
     def publish(self, committed: Committed) -> None:
         self.published.setdefault(committed.execution.id, []).extend(committed.entries())
+
+    def grown(self, execution_id: ExecutionId, last_seq: int) -> None:
+        self.known[execution_id] = last_seq
+
+    def break_off(self, execution_id: ExecutionId) -> None:
+        self.followed.discard(execution_id)
 
 
 _NUMBERS = count(1)

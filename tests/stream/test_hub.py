@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dispatch.core.ids import ExecutionId
@@ -191,3 +192,62 @@ async def test_an_execution_that_nobody_follows_and_nothing_is_kept_of_leaves_no
                 await made.append(id, text())
         assert not made.hub._channels
         assert not made.hub._followed
+
+
+# --- what another worker has appended ---------------------------------------------------------
+
+
+async def test_growth_elsewhere_is_read_from_the_store() -> None:
+    hub = Hub(FakeClock())
+    hub.publish(committed(1, 3))
+    with hub.subscribe(ID, 3) as subscriber:
+        assert seqs(subscriber.take(1)) == [2, 3]
+        hub.grown(ID, 5)
+        assert subscriber.known_seq == 5
+        assert subscriber.take(1) is None
+        hub.publish(committed(6, 6))
+        assert subscriber.take(4) is None
+        assert seqs(subscriber.take(5)) == [6]
+
+
+async def test_what_is_known_already_resets_no_ring() -> None:
+    hub = Hub(FakeClock())
+    with hub.subscribe(ID, 0) as subscriber:
+        hub.publish(committed(1, 3))
+        hub.grown(ID, 2)
+        hub.grown(ID, 3)
+        assert seqs(subscriber.take(0)) == [1, 2, 3]
+
+
+async def test_nothing_is_kept_of_what_nobody_follows() -> None:
+    hub = Hub(FakeClock())
+    hub.grown(ID, 5)
+    assert not hub._channels
+    with hub.subscribe(ID, 0):
+        assert list(hub.followed) == [ID]
+    assert list(hub.followed) == []
+
+
+@pytest.mark.parametrize("how", ["told", "by a newcomer"])
+async def test_those_who_wait_learn_of_growth_elsewhere(how: str) -> None:
+    hub = Hub(FakeClock())
+    waiting, woken = anyio.Event(), anyio.Event()
+
+    async def follow() -> None:
+        with hub.subscribe(ID, 1) as subscriber:
+            waiting.set()
+            await subscriber.wait()
+            assert subscriber.known_seq == 4
+            woken.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await waiting.wait()
+            await anyio.lowlevel.checkpoint()
+            if how == "told":
+                hub.grown(ID, 4)
+            else:
+                with hub.subscribe(ID, 4):
+                    pass
+            await woken.wait()
