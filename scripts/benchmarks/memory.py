@@ -8,7 +8,7 @@ forgets what is over, and knows none of what the measures don't need.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -56,6 +56,7 @@ class MemoryStore:
 
     fault = None
     last_words = 2  # stderr
+    is_leased = is_alone = True
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
@@ -190,6 +191,15 @@ class MemoryStore:
 
     async def bury_dead(self) -> int:
         return 0
+
+    def has_changed(self) -> bool:
+        return False
+
+    def peek(self, execution_ids: Collection[ExecutionId]) -> list[Execution]:
+        return [self._journals[id].execution for id in execution_ids if id in self._journals]
+
+    def renew(self) -> bool:
+        return True
 
     # --- rows -------------------------------------------------------------------------------------
 
