@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ from dispatch.terminal import Screen
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
+#: How long the server may take to stop for new code; then it is ended as by kill -9.
+PATIENCE_SECONDS = 10.0
 #: Tells the process that begins the number of its socket.
 _SOCKET = "DISPATCH_DEV_SOCKET"
 _INSTALLED = tuple(
@@ -64,11 +67,27 @@ class Reloading:
 
     async def changed(self) -> None:
         """Return when a file has changed, and all have been left alone for a moment."""
+        over = threading.Event()
+        try:
+            await anyio.to_thread.run_sync(self._look_until, over, abandon_on_cancel=True)
+        finally:
+            over.set()
+
+    def _look_until(self, over: threading.Event) -> None:
+        """In a thread, for the loop may be blocked by the very code that is being mended."""
         has_changed = is_quiet = False
         while not (has_changed and is_quiet):
-            await anyio.sleep(LOOK_SECONDS)
-            is_quiet = not await anyio.to_thread.run_sync(self._watch.changes)
+            if over.wait(LOOK_SECONDS):
+                return
+            is_quiet = not self._watch.changes()
             has_changed = has_changed or not is_quiet
+        by_force = threading.Timer(PATIENCE_SECONDS, self._begin_by_force)
+        by_force.daemon = True
+        by_force.start()
+
+    def _begin_by_force(self) -> None:
+        self._screen.say("changed, and the server does not stop: it is ended, as by kill -9")
+        self.begin_anew()
 
     async def serve(self, serving: Callable[..., Awaitable[bool]]) -> None:
         """Serve by `listening.serve` until it is told to stop; begin anew when a file changes."""

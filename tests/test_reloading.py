@@ -5,11 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio import to_thread
 
-from dispatch.reloading import Watch
+from dispatch import reloading
+from dispatch.reloading import Reloading, Watch
+from dispatch.terminal import Screen
+
+PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -77,3 +84,27 @@ def test_what_is_installed_is_not_watched() -> None:
     assert Path(pytest.__file__).parent not in folders
     assert Path(os.__file__).parent not in folders
     assert Path(__file__).parent in folders
+
+
+class Stays(Reloading):
+    """Only says that it would begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__(["flows.py"], Screen())
+        self.has_begun = threading.Event()
+
+    def begin_anew(self) -> None:  # type: ignore[override] # the true one ends the process
+        self.has_begun.set()
+
+
+async def test_code_that_keeps_the_server_from_stopping_does_not_keep_it_from_beginning_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reloading, "PATIENCE_SECONDS", 0.01)
+    stays = await to_thread.run_sync(Stays)
+    await anyio.Path(folder / "flows.py").write_text("x = 1")
+    with anyio.fail_after(PATIENCE_SECONDS):
+        await stays.changed()
+    # Its loop does nothing any more.
+    assert await to_thread.run_sync(stays.has_begun.wait, PATIENCE_SECONDS)
