@@ -1,31 +1,28 @@
 """Reads a flow and what it calls, and says what in there a restart would change.
 
-One `_Reader` reads one function. An author's helpers are followed wherever they lead, steps never:
-they may do anything. A library is followed a few calls deep, and only for what it does by itself.
+One `_Reader` reads one function, and gives back what it found; whoever called that function puts
+its own line before.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-from dispatch.survival.fields import factories
+from dispatch.survival.calls import Calls, Finding, How, is_one_of
 from dispatch.survival.hazards import (
     ASYNC_FOR,
     AWAIT,
     CLEANUP,
     ENVIRONMENT,
-    FILE,
     SCOPE,
     SET_ORDER,
     STATE,
-    Hazard,
     Hazards,
     words,
 )
@@ -55,7 +52,6 @@ _CLOSING = words(
 #: By which what is entered stays open, an exit stack's included.
 _ENTERING = ("__enter__", "__aenter__", "enter_context", "enter_async_context")
 _ORDER_MATTERS_NOT = (all, any, frozenset, len, max, min, set, sorted, sum)
-_CALLS_ITS_FIRST = (map, filter, functools.reduce)
 
 
 def warnings_of(fn: FunctionType) -> list[str]:
@@ -68,30 +64,6 @@ def warnings_of(fn: FunctionType) -> list[str]:
         key = found.what.split("`")[1] if hazard is STATE else found.lines[0]
         told.setdefault((key, hazard.does), f"{sentence}; {hazard.instead} ({lines})")
     return list(told.values())
-
-
-class Finding(NamedTuple):
-    """`what` is how it is written. `lines`: `file:line` of it, behind those that lead there."""
-
-    hazard: Hazard
-    what: str
-    lines: tuple[str, ...]
-
-
-class How(NamedTuple):
-    """How a function is read. `hands_on`: what it is given is what the author gave. `cleans_up`: it
-    runs while the flow is closed. `only_cleanup`: it is a context manager, of which only that
-    matters.
-    """
-
-    library_depth: int = 0
-    hands_on: bool = True
-    cleans_up: bool = False
-    only_cleanup: bool = False
-
-    @property
-    def in_library(self) -> bool:
-        return self.library_depth > 0
 
 
 class _Reading:
@@ -149,31 +121,10 @@ def _is_ours(fn: FunctionType) -> bool:
     return module.startswith(f"{package}.") and not module.startswith(f"{package}.examples.")
 
 
-class _Reader(ast.NodeVisitor):
-    def __init__(self, reading: _Reading, scope: Scope, how: How, filename: str):
-        self.findings: list[Finding] = []
-        self._reading, self._scope, self._how, self._filename = reading, scope, how, filename
-        self._in_yield = False
+class _Reader(Calls):
+    """Adds to a function's calls what else it does."""
 
-    def visit_all(self, nodes: Iterable[ast.AST]) -> None:
-        for node in nodes:
-            self.visit(node)
-
-    def warn(self, hazard: Hazard, node: ast.AST, what: str = "") -> None:
-        how = self._how
-        if (hazard.in_libraries or not how.in_library) and (how.cleans_up or not how.only_cleanup):
-            told = CLEANUP if how.cleans_up and hazard.seen else hazard
-            self.findings.append(Finding(told, what, (self._line(node),)))
-
-    def _came_by(self, node: ast.AST, findings: Sequence[Finding]) -> None:
-        """What was found in what is called there."""
-        here = self._line(node)
-        for found in findings:
-            lines = found.lines if found.lines[0] == here else (here, *found.lines)
-            self.findings.append(found._replace(lines=lines))
-
-    def _line(self, node: ast.AST) -> str:
-        return f"{self._filename}:{getattr(node, 'lineno', '?')}"
+    _in_yield = False
 
     # --- functions: read where they are called ----------------------------------------------------
 
@@ -196,110 +147,23 @@ class _Reader(ast.NodeVisitor):
                 if self._how.cleans_up:
                     self.warn(CLEANUP, node)
             case _:
-                self._call(called, node)
+                self.call(called, node)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _ENTERING:
             for entered in [node.func.value, *node.args]:
                 if is_scope(self._scope.value(entered)):
                     self.warn(SCOPE, node, f"`{ast.unparse(entered)}`")
-        self._given_to(called, node)
+        self.given_to(called, node)
         before = self._in_yield
-        self._in_yield = before and not _is_one_of(called, _ORDER_MATTERS_NOT)
+        self._in_yield = before and not is_one_of(called, _ORDER_MATTERS_NOT)
         self.generic_visit(node)
         self._in_yield = before
-
-    def _call(self, called: Value | None, node: ast.Call) -> None:
-        has_arguments = bool(node.args or node.keywords)
-        hazard = self._reading.hazards.of_call(called, has_arguments=has_arguments)
-        if hazard is None:
-            self._follow(called, node)
-            if isinstance(called, Known) and isinstance(called.object, type):
-                self._fill(called.object, node)
-        elif hazard is not FILE or self._hands_on(node):
-            self.warn(hazard, node, f"`{ast.unparse(node.func)}`")
-
-    def _hands_on(self, node: ast.AST) -> bool:
-        """Whether what is called there works on what the author has named. Of files that a library
-        opens, these may change; the others are its own.
-        """
-        if not self._how.in_library:
-            return True
-        arguments = [*node.args, node.func] if isinstance(node, ast.Call) else []
-        return self._how.hands_on and any(self._is_given(one) for one in arguments)
-
-    def _is_given(self, node: ast.expr) -> bool:
-        match node:
-            case ast.Name(id=name):
-                return name in self._scope.parameters
-            case ast.Attribute(value=ast.Call(args=[only])) | ast.Call(args=[only]):
-                return self._is_given(only)  # Path(path).read_text, str(path)
-            case _:
-                return False
-
-    def _fill(self, cls: type, node: ast.Call) -> None:
-        """The fields that are not given are filled by calls that nobody has written there."""
-        given = {keyword.arg for keyword in node.keywords}
-        for position, name, factory in factories(cls):
-            if position >= len(node.args) and not {name, None} & given:
-                field = ast.Attribute(node.func, name, ast.Load())
-                self._call(Known(factory), ast.copy_location(ast.Call(field, [], []), node))
-
-    def _given_to(self, called: Value | None, node: ast.Call) -> None:
-        """Functions that are given to one that calls them."""
-        given = [one.value for one in node.keywords if one.arg == "key"]
-        if _is_one_of(called, _CALLS_ITS_FIRST):
-            given += node.args[:1]
-        for argument in given:
-            call = ast.copy_location(ast.Call(argument, [ast.Constant(None)], []), argument)
-            self._call(self._scope.value(argument), call)
-
-    def _follow(self, called: Value | None, node: ast.AST, *, only_cleanup: bool = False) -> None:
-        how = self._how._replace(
-            hands_on=self._hands_on(node), only_cleanup=self._how.only_cleanup or only_cleanup
-        )
-        match called:
-            case Nested(inner):
-                if not self._is_nested_step(inner):
-                    found = self._reading.follow_nested(called, how, self._filename)
-                    self._came_by(node, found)
-            case Known(type() as cls):
-                for name in ("__init__", "__post_init__"):
-                    self._follow_method(cls, name, Made(cls), node, how)
-            case Known(function, owner):
-                plain_function = plain(function)
-                if isinstance(plain_function, FunctionType):
-                    if not inspect.iscoroutinefunction(plain_function):
-                        first = None if isinstance(function, staticmethod) else owner
-                        self._came_by(node, self._reading.follow(plain_function, first, how))
-                elif not inspect.isroutine(plain_function):
-                    cls, owner = type(plain_function), Known(plain_function)
-                    self._follow_method(cls, "__call__", owner, node, how)
-            case Made(type() as cls):
-                self._follow_method(cls, "__call__", called, node, how)
-            case _:
-                pass
-
-    def _follow_method(self, cls: type, name: str, owner: Value, node: ast.AST, how: How) -> None:
-        method = plain(inspect.getattr_static(cls, name, None))
-        if isinstance(method, FunctionType):
-            self._came_by(node, self._reading.follow(method, owner, how))
-
-    def _is_nested_step(self, node: FunctionNode) -> bool:
-        if isinstance(node, ast.Lambda):
-            return False
-        for one in node.decorator_list:
-            match self._scope.value(one.func if isinstance(one, ast.Call) else one):
-                case Known(decorator) if decorator is step:
-                    return True
-                case _:
-                    pass
-        return False
 
     # --- what is not recorded ---------------------------------------------------------------------
 
     def visit_Await(self, node: ast.Await) -> None:
         call = node.value
         function = call.func if isinstance(call, ast.Call) else None
-        hazard = self._reading.hazards.of_call(self._scope.value(function), has_arguments=True)
+        hazard = self._library.hazards.of_call(self._scope.value(function), has_arguments=True)
         if hazard is None:
             if not self._how.cleans_up:
                 self.warn(AWAIT, node)
@@ -340,10 +204,10 @@ class _Reader(ast.NodeVisitor):
             case Made(type() as cls):
                 for name in ("__exit__", "__aexit__"):
                     how = self._how._replace(cleans_up=True)
-                    self._follow_method(cls, name, entered, node, how)
+                    self.follow_method(cls, name, entered, node, how)
                 self.visit(node)
             case Made(by) if isinstance(plain(by), FunctionType):
-                self._follow(Known(by), node, only_cleanup=True)
+                self.follow(Known(by), node, only_cleanup=True)
                 self.generic_visit(node)
             case _:
                 self.visit(node)
@@ -393,7 +257,7 @@ class _Reader(ast.NodeVisitor):
                 self.warn(ENVIRONMENT, node, f"`{ast.unparse(node)}`")
             case Known(found) if isinstance(node, ast.Name) and not _is_code(found):
                 if not self._scope.is_local(node.id):
-                    changed = self._reading.changed_in(self._filename, self._scope.globals)
+                    changed = self._library.changed_in(self._filename, self._scope.globals)
                     if node.id in changed:
                         self.warn(
                             STATE, node, f"reads `{node.id}`, which {changed[node.id]} changes"
@@ -418,9 +282,33 @@ class _Reader(ast.NodeVisitor):
         if is_set and not _are_numbers(iterated):
             self.warn(SET_ORDER, iterated, f"`{ast.unparse(iterated)}`")
 
+    # --- what a helper does only for what it isn't given -----------------------------------------
 
-def _is_one_of(value: Value | None, functions: Iterable[object]) -> bool:
-    return isinstance(value, Known) and any(value.object is one for one in functions)
+    def visit_If(self, node: ast.If) -> None:
+        self.visit_all([node.test, *([] if self._is_given_in(node.test) else node.body)])
+        self.visit_all(node.orelse)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.visit_all([node.test, node.orelse])
+        if not self._is_given_in(node.test):
+            self.visit(node.body)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        if not (isinstance(node.op, ast.Or) and self._is_argument(node.values[0])):
+            self.generic_visit(node)
+
+    def _is_given_in(self, test: ast.expr) -> bool:
+        """Whether it asks for an argument that isn't there, and it is."""
+        match test:
+            case ast.Compare(left=asked, ops=[ast.Is()], comparators=[ast.Constant(value=None)]):
+                return self._is_argument(asked)
+            case ast.UnaryOp(op=ast.Not(), operand=asked):
+                return self._is_argument(asked)
+            case _:
+                return False
+
+    def _is_argument(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Name) and node.id in self._how.given
 
 
 def _are_numbers(node: ast.expr) -> bool:

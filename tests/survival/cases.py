@@ -232,6 +232,20 @@ yield tool("ask", {"at": l.stamp()})  # here
     ),
     Case(
         "clock",
+        "default of an argument",
+        "from helpers import stamp",
+        """
+yield tool("ask", {"at": stamp()})  # here
+""",
+        {
+            "helpers.py": "from time import time_ns\ndef stamp(at=None):\n"
+            "    if at is None:\n        at = time_ns()\n    return at"
+        },
+        registered=True,
+        replayed=True,
+    ),
+    Case(
+        "clock",
         "default of a field",
         "import dataclasses, time\n@dataclasses.dataclass\nclass Note:\n    text: str\n"
         "    at: int = dataclasses.field(default_factory=time.time_ns)",
