@@ -93,18 +93,24 @@ class Recovery:
             self._suspect_until = anyio.current_time() + ALONE_SECONDS
             taken.append(self._suspect)
         self._catching_up.update(taken)
+        refused: list[ExecutionId] = []
         async with anyio.create_task_group() as tasks:  # with one commit
             for execution_id in taken:
-                tasks.start_soon(self._take, execution_id)
-        return bool(taken)
+                tasks.start_soon(self._take, execution_id, refused)
+        # They are tried again with the next scan: no nudge, or a full disk would keep us busy.
+        self._catching_up.difference_update(refused)
+        if self._suspect in refused:
+            self._suspect = None
+        return bool(taken) and not refused
 
-    async def _take(self, execution_id: ExecutionId) -> None:
+    async def _take(self, execution_id: ExecutionId, refused: list[ExecutionId]) -> None:
         owner = self._owner
-        execution = None
         try:
             execution = await owner.store.acquire(execution_id, owner.worker)
         except DispatchError as exc:
             logger.warning("cannot be taken up: %s", exc, extra={"execution_id": execution_id})
+            refused.append(execution_id)
+            return
         if execution is not None and execution.strikes < PARK_FROM_STRIKES:
             owner.drive(execution)
             return

@@ -39,7 +39,7 @@ from dispatch.flow import FlowVersion, Registry
 from dispatch.store.base import Changed, Execution, Store
 from tests.crash.sweep import check_journal
 from tests.engine.faults import READS, WRITES, Fault, FaultyStore
-from tests.engine.worker import Bench, Play, Recorder, Worker
+from tests.engine.worker import PATIENCE_SECONDS, Bench, Play, Recorder, Worker
 
 #: Rounds in which nobody acts, and the clock moves on, before what isn't over is stuck.
 IDLE_ROUNDS = 40
@@ -279,6 +279,38 @@ async def test_everything_may_fail_for_a_while(bench: Bench, fault: Fault) -> No
         bench, lambda store: FaultyStore(store, fault, lambda n: 12 <= n < 60, (*WRITES, *READS))
     )
     assert len(faulty.hits) == 48
+
+
+async def test_what_cannot_be_taken_up_is_tried_again_each_second_not_more(
+    tmp_path: Path, bench: Bench
+) -> None:
+    @flow("waits")
+    async def waits(run: Run[Any]) -> Flow:
+        if not run.messages:
+            await anyio.sleep_forever()
+        yield result("done")
+
+    async with bench.worker(waits) as worker:
+        play = await worker.dispatch(waits)
+        copy = await worker.killed()
+    stores: list[FaultyStore] = []
+
+    def wrap(store: Store) -> Any:
+        stores.append(FaultyStore(store, Fault.FULL, lambda n: n <= 2, ("acquire",)))
+        return stores[0]
+
+    async with bench.worker(waits, path=copy, wrap=wrap) as worker:
+        for tries in (1, 2, 3):
+            with anyio.fail_after(PATIENCE_SECONDS):
+                while stores[0].calls < tries:
+                    await anyio.lowlevel.checkpoint()
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            assert stores[0].calls == tries
+            bench.clock.advance(1.0)
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while (await play.at(worker).execution()).worker is None:
+                await anyio.lowlevel.checkpoint()
 
 
 # --- one that fails alone -------------------------------------------------------------------------
