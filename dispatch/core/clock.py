@@ -22,3 +22,8 @@ def iso(at: float) -> str:
 def parse_iso(text: str) -> float:
     """Unix seconds of an RFC 3339 timestamp."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def millis(since: float, until: float) -> int:
+    """How long it was; not less than nothing, though the clock was set back meanwhile."""
+    return max(0, round((until - since) * 1000))

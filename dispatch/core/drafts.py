@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from dispatch.core import canonical, events
-from dispatch.core.clock import iso
+from dispatch.core.clock import iso, millis
 from dispatch.core.errors import FlowMistake
 from dispatch.core.journal import (
     Abandoned,
@@ -273,7 +273,7 @@ def final(
         success=word == "completed",
         stop_reason="cancelled" if word == "cancelled" else None,
         completed_at=iso(now),
-        duration_ms=round((now - started_at) * 1000),
+        duration_ms=millis(started_at, now),
         final_output=output,
         total_steps=counts.total,
         successful_steps=counts.ok,

@@ -21,7 +21,7 @@ import msgspec
 
 from dispatch import mistakes
 from dispatch.core import canonical, events
-from dispatch.core.clock import Clock, iso
+from dispatch.core.clock import Clock, iso, millis
 from dispatch.core.errors import FlowMistake
 from dispatch.core.journal import (
     DISPLAYS,
@@ -39,6 +39,9 @@ from dispatch.store.base import Execution
 from dispatch.yields import Result
 
 logger = logging.getLogger(__name__)
+
+#: How often a step that backs off looks at the clock.
+LOOK_SECONDS = 1.0
 
 _NOTHING: Any = object()
 
@@ -83,7 +86,7 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> None:
         if begun:
             begun = False
         else:
-            await clock.sleep(max(0.0, retry_at - clock.now()))
+            await _back_off(clock, retry_at, _backoff_seconds(wait, failed))
             await host.record(step, _attempt_started(step, attempt + 1))
         await host.may_begin()
         attempt += 1
@@ -99,7 +102,7 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> None:
         else:
             return await host.record(step, end)
         failed += 1
-        retry_at = clock.now() + wait.backoff_seconds * 2 ** (failed - 1)
+        retry_at = clock.now() + _backoff_seconds(wait, failed)
         if failed > wait.retries or isinstance(error, FlowMistake):
             return await host.record(step, _failed(step, wait, clock, started, error))
         logger.info("step %s failed, attempt %d", wait.name, attempt, exc_info=error)
@@ -111,6 +114,20 @@ async def carry_out(step: StepNode, attempts: Attempts, host: StepHost) -> None:
             retry_at=iso(retry_at),
         )
         await host.record(step, draft(told, Origin.WORLD))
+
+
+def _backoff_seconds(wait: StepWait[Any], failed: int) -> float:
+    return wait.backoff_seconds * 2 ** (failed - 1) if failed else 0.0
+
+
+async def _back_off(clock: Clock, until: float, at_most: float) -> None:
+    """Sleep until then. A clock that is set back does not make it longer than `at_most`; that it
+    was set ahead is seen within `LOOK_SECONDS`.
+    """
+    while (seconds := min(until - clock.now(), at_most)) > 0:
+        seconds = min(seconds, LOOK_SECONDS)
+        await clock.sleep(seconds)
+        at_most -= seconds
 
 
 def _attempt_started(step: StepNode, attempt: int) -> Draft:
@@ -199,7 +216,7 @@ def _complete(
         step_type="step",
         success=True,
         result=canonical.hidden(raw) if wait.private else msgspec.Raw(raw),
-        duration_ms=round((now - started) * 1000),
+        duration_ms=millis(started, now),
         completed_at=iso(now),
     )
     return draft(
@@ -220,7 +237,7 @@ def _failed(
             success=False,
             error=mistakes.message_of(error) or type(error).__name__,
             error_type=type(error).__name__,
-            duration_ms=round((now - started) * 1000),
+            duration_ms=millis(started, now),
             completed_at=iso(now),
         ),
         Origin.WORLD,

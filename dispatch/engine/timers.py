@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dispatch.core import events
-from dispatch.core.clock import Clock, iso
+from dispatch.core.clock import Clock, iso, millis
 from dispatch.core.errors import DispatchError
 from dispatch.core.journal import Abandoned, CancelRequested, Draft, Origin, TimerFired, draft
 from dispatch.core.lifecycle import Status
@@ -140,5 +140,5 @@ def ended_by_force(row: WaitRow, execution: Execution, now: float) -> events.Eve
         success=False,
         stop_reason="cancelled",
         completed_at=iso(now),
-        duration_ms=round((now - execution.created_at) * 1000),
+        duration_ms=millis(execution.created_at, now),
     )

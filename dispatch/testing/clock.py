@@ -28,13 +28,17 @@ class FakeClock:
             self._sleepers.pop(awake, None)
 
     def advance(self, seconds: float) -> None:
-        """Back, too, as the clock of a machine may jump."""
         self._now += seconds
         for awake, due in list(self._sleepers.items()):
             # Journals tell times in milliseconds: who moves the clock to one of those wakes all
             # who sleep until then.
             if due < self._now + 0.001:
                 awake.set()
+
+    def jump(self, seconds: float) -> None:
+        """As the clock of a machine that is set, also back: sleeps go on as they were."""
+        self._now += seconds
+        self._sleepers = {awake: due + seconds for awake, due in self._sleepers.items()}
 
     def move_to(self, at: float) -> None:
         """Ahead, never back."""

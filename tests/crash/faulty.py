@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 
-from dispatch import Flow, Run, flow, listening, result, step, tool
+from dispatch import Flow, Run, flow, listening, result, sleep, step, tool
 from dispatch.app import create_app
 from dispatch.settings import Settings
 
@@ -80,6 +80,22 @@ async def takes(seconds: float) -> None:
 @step
 def takes_a_thread(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@step
+async def sets_the_clock(seconds: float) -> None:
+    told = time.time
+    time.time = lambda: told() + seconds
+
+
+@flow("sleeps")
+async def sleeps(run: Run[Any]) -> Flow:
+    yield sleep(run.inputs["seconds"])
+
+
+@flow("jumps")
+async def jumps(run: Run[Any]) -> Flow:
+    yield sets_the_clock(run.inputs["seconds"])
 
 
 @flow("hung")
@@ -152,6 +168,8 @@ async def crashes(run: Run[Any]) -> Flow:
 
 
 FLOWS = (
+    sleeps,
+    jumps,
     crashes,
     works,
     works_in_threads,

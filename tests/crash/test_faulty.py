@@ -104,3 +104,17 @@ def test_who_blocks_the_loop_is_named(tmp_path: Path) -> None:
     assert f"blocked for more than 0.5 s: {who}" in stalls[0]
     assert "turns again after 1." in stalls[1]
     assert who in stalls[1]
+
+
+@pytest.mark.slow
+def test_a_server_whose_clock_is_set_goes_on(tmp_path: Path) -> None:
+    with serving(tmp_path / "faulty.db") as child:
+        sleeper = begin(child, "sleeps", "timer_set", seconds=3600)
+        begin(child, "jumps", "execution_complete", seconds=3601)
+        url = f"{child.url}/v1/executions/{sleeper}/events"
+        with httpx.stream("GET", url, trust_env=False) as answer:
+            events = [line for line in answer.iter_lines() if line.startswith("event: ")]
+        assert events[-1] == "event: execution_complete"
+        begin(child, "jumps", "execution_complete", seconds=-7200)
+        begin(child, "sleeps", "execution_complete", seconds=0.1)
+        assert child.stop() == 0
