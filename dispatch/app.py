@@ -99,6 +99,8 @@ def create_app(
     def why_not_ready() -> str | None:
         if not engine.accepting:
             return "the server is starting or stopping"
+        if not store.is_leased:
+            return "this worker stood still for too long: others may have what it held"
         return None if store.fault is None else store.fault.message
 
     def stop() -> None:

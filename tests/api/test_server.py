@@ -54,6 +54,17 @@ async def test_a_server_whose_store_fails_is_live_and_not_ready(
     assert "store" in answer.json()["reason"]
 
 
+async def test_a_server_that_stood_still_is_live_and_not_ready(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = caller.app.state.engine.store
+    monkeypatch.setattr(type(store), "is_leased", property(lambda _: False))
+    assert (await caller.get("/health/live")).status_code == 200
+    answer = await caller.get("/health/ready")
+    assert answer.status_code == 503
+    assert "stood still" in answer.json()["reason"]
+
+
 async def test_what_has_happened_is_counted(caller: Caller) -> None:
     before = (await caller.get("/v1/counters")).json()
     await caller.dispatch("talk")
