@@ -187,7 +187,7 @@ def _show_tables(screen: Screen, work: Work) -> None:
     if work.parked:
         screen.line("")
         screen.table(
-            ("parked", "flow", "code", "since"),
+            ("parked", "flow", "code", "when"),
             [
                 (one.execution_id, labelled(one.flow, one.version), one.code, _age(one.since))
                 for one in work.parked
