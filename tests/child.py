@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -35,14 +36,24 @@ class Child(NamedTuple):
 
 @contextmanager
 def serving(
-    db: Path, *sources: str | Path, port: int = 0, options: Sequence[str] = ()
+    db: Path,
+    *sources: str | Path,
+    port: int = 0,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
     """A server of `sources` (else of the examples) on the file `db`; on leaving it has ended."""
     command = [sys.executable, "-m", "dispatch", "serve", *map(str, sources)]
     command += ["--db", str(db), "--port", str(port), *options]
     log = db.with_suffix(".log")
     with log.open("a") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
     with process:
         try:
             yield Child(_address(process, log), process, log)

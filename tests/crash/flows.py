@@ -40,8 +40,9 @@ _FRAMES = (
 
 def called(execution_id: str, name: str) -> None:
     """Leave a trace of a step's call, on the disk."""
+    at = time.time()  # first: the process may be frozen behind it
     durable = _is_durable(execution_id, name)
-    line = f"{execution_id} {name} {int(durable)} {time.time():.4f} {os.getpid()}\n"
+    line = f"{execution_id} {name} {int(durable)} {at:.4f} {os.getpid()}\n"
     handle = os.open(os.environ["DISPATCH_TRACES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(handle, line.encode())

@@ -1,13 +1,13 @@
-"""Servers of flows that are killed, each a child process on one file and one port over several
-lives.
-"""
+"""Servers that are killed and frozen, each a child process on one port over several lives."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sqlite3
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import anyio.to_thread
@@ -15,10 +15,14 @@ import anyio.to_thread
 from tests.child import Child, serving
 
 FLOWS = Path(__file__).with_name("flows.py")
+#: As short as it may be.
+LEASE_SECONDS = 2.0
+#: How long whoever writes is waited for.
+_BUSY_SECONDS = 2.0
 
 
 class Server:
-    """`dispatch serve` as a child process on one file and one port, over several lives."""
+    """`dispatch serve` on `soak.db` in `folder`, which several may share."""
 
     def __init__(self, folder: Path):
         self.db, self.traces = folder / "soak.db", folder / "traces.txt"
@@ -36,14 +40,42 @@ class Server:
         await anyio.to_thread.run_sync(self._start)
 
     def _start(self) -> None:
-        os.environ |= self.environment
-        self._child = self._life.enter_context(serving(self.db, FLOWS, port=self.port))
+        options = ("--lease-seconds", str(LEASE_SECONDS))
+        self._child = self._life.enter_context(
+            serving(self.db, FLOWS, port=self.port, options=options, env=self.environment)
+        )
 
     async def kill(self) -> None:
         await anyio.to_thread.run_sync(self._end, self._child.kill)
 
     async def stop(self) -> None:
         await anyio.to_thread.run_sync(self._end, self._child.stop)
+
+    async def freeze(self) -> None:
+        """SIGSTOP, outside a transaction: within one it would stop all others that write too."""
+        await anyio.to_thread.run_sync(self._freeze)
+
+    def _freeze(self) -> None:
+        process = self._child.process
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if self._others_can_write():
+                return
+            process.send_signal(signal.SIGCONT)
+
+    def _others_can_write(self) -> bool:
+        with closing(sqlite3.connect(self.db, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            db.execute("ROLLBACK")
+        return True
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._child.process.send_signal(signal.SIGCONT)
 
     def _end(self, how: Callable[[], object]) -> None:
         how()

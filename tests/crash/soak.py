@@ -1,7 +1,8 @@
-"""Kill a server again and again under its clients, and hold what they saw against its journals.
+"""Kill servers again and again under their clients, and hold what these saw against the journals.
 
 `scripts/soak --minutes N` runs `soak`, on and on until there were enough kills, executions and
-duplicate resumes too; `scripts/soak sweep --minutes N` runs the sweep without end.
+duplicate resumes too; with `--processes 2` there are two servers on one file, which are also frozen
+for longer than their lease; `scripts/soak sweep --minutes N` runs the sweep without end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory, mkdtemp
@@ -27,7 +29,7 @@ from tests.crash.clients import Told, client_of
 from tests.crash.judge import judge
 from tests.crash.plans import PlanFlows, drawn
 from tests.crash.rest import come_to_rest, tell_late_joiners
-from tests.crash.servers import Server
+from tests.crash.servers import LEASE_SECONDS, Server
 from tests.crash.sweep import Covered, report, sweep
 from tests.crash.watch import Violation
 
@@ -43,38 +45,60 @@ class Enough(NamedTuple):
     kills: int = 5
     executions: int = 200
     duplicates: int = 50
+    freezes: int = 5  # if there are several processes
 
 
-async def soak(folder: Path, seconds: float, enough: Enough, rng: Random) -> Told:
+async def soak(
+    folder: Path, seconds: float, enough: Enough, rng: Random, *, processes: int = 1
+) -> Told:
     """Run for that long, and until it was enough; judge. Whatever is wrong is in `violations`."""
-    told, server = Told(), Server(folder)
+    told, servers = Told(), [Server(folder) for _ in range(processes)]
+    urls = [server.url for server in servers]
     ends_at = time.monotonic() + seconds
 
     def is_over() -> bool:
         counts = told.counts
-        seen = Enough(counts["kills"], counts["executions"], counts["duplicate resumes"])
-        reached = all(one >= other for one, other in zip(seen, enough, strict=True))
+        reached = (
+            counts["kills"] >= enough.kills
+            and counts["executions"] >= enough.executions
+            and counts["duplicate resumes"] >= enough.duplicates
+            and (counts["freezes"] >= enough.freezes or processes == 1)
+        )
         return bool(told.violations) or (time.monotonic() > ends_at and reached)
 
     try:
-        await server.start()
-        async with acting([server.url], told, rng, is_over):
-            while not is_over():
-                await anyio.sleep(rng.uniform(0.5, 4.0))
-                if rng.random() < 0.1:
-                    told.counts["stops"] += 1
-                    await server.stop()
-                else:
-                    told.counts["kills"] += 1
-                    await server.kill()
-                await server.start()
-        await come_to_rest([server.url], told, rng)
-        await tell_late_joiners([server.url], told)
-        await server.stop()
+        for server in servers:
+            await server.start()
+        async with acting(urls, told, rng, is_over), anyio.create_task_group() as tasks:
+            for server in servers:
+                tasks.start_soon(_disturb, server, told, rng, is_over, processes > 1)
+        await come_to_rest(urls, told, rng)
+        await tell_late_joiners(urls, told)
+        for server in servers:
+            await server.stop()
     finally:
-        await anyio.to_thread.run_sync(server.close)
+        for server in servers:
+            await anyio.to_thread.run_sync(server.close)
     told.violations = await anyio.to_thread.run_sync(judge, told, server.db, server.traces)
     return told
+
+
+async def _disturb(
+    server: Server, told: Told, rng: Random, is_over: Callable[[], bool], has_others: bool
+) -> None:
+    deeds = {"kills": 6, "stops": 1, "freezes": 3 if has_others else 0}
+    while not is_over():
+        await anyio.sleep(rng.uniform(0.5, 4.0))
+        [deed] = rng.choices(list(deeds), list(deeds.values()))
+        told.counts[deed] += 1
+        if deed == "freezes":
+            await server.freeze()
+            await anyio.sleep(LEASE_SECONDS + rng.uniform(0.5, 3.0))
+            server.thaw()
+            continue
+        await (server.stop() if deed == "stops" else server.kill())
+        await anyio.sleep(rng.uniform(0.0, 2.0) if has_others else 0.0)
+        await server.start()
 
 
 @asynccontextmanager
@@ -97,7 +121,7 @@ async def acting(
 def summary(told: Told) -> str:
     """The counts, the great ones first."""
     counts = Counter(told.counts)
-    first = ("kills", "stops", "executions", "events", "resumes", "duplicate resumes")
+    first = ("kills", "stops", "freezes", "executions", "events", "resumes", "duplicate resumes")
     words = [f"{counts.pop(name, 0)} {name}" for name in first]
     words += [f"{count} {name}" for name, count in sorted(counts.items())]
     return "\n".join([*words, f"{len(told.violations)} violations"])
@@ -111,9 +135,10 @@ def _say(text: str) -> None:
 # --- command line ---------------------------------------------------------------------------------
 
 
-def run_soak(seconds: float, seed: int) -> int:
+def run_soak(seconds: float, seed: int, processes: int) -> int:
     folder = Path(mkdtemp(prefix="soak-"))
-    told = anyio.run(soak, folder, seconds, Enough(), Random(seed))
+    running = partial(soak, processes=processes)
+    told = anyio.run(running, folder, seconds, Enough(), Random(seed))
     _say(summary(told))
     if not told.violations:
         for file in folder.iterdir():
@@ -155,13 +180,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["kill", "sweep"], default="kill")
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
     # As Ctrl-C does: the server that was started is taken along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _say(f"seed {asked.seed}")
-    run = run_sweep if asked.what == "sweep" else run_soak
-    return run(asked.minutes * 60, asked.seed)
+    if asked.what == "sweep":
+        return run_sweep(asked.minutes * 60, asked.seed)
+    return run_soak(asked.minutes * 60, asked.seed, asked.processes)
 
 
 if __name__ == "__main__":
