@@ -77,10 +77,10 @@ def _copy(target: Path, db: sqlite3.Connection) -> None:
     db.set_progress_handler(lambda: None, _PATIENCE)
     try:
         db.execute("VACUUM INTO ?", (str(target),))
-    except sqlite3.OperationalError as exc:
+    except sqlite3.Error as exc:
         if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             raise KeyboardInterrupt from exc
-        raise
+        raise Unavailable(f"cannot copy to {target.parent}: {exc}", code="store-failed") from exc
 
 
 def _let_go(copy: Path) -> None:

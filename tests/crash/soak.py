@@ -80,6 +80,7 @@ async def soak(
         for server in servers:
             await anyio.to_thread.run_sync(server.close)
     told.violations = await anyio.to_thread.run_sync(judge, told, server.db, server.traces)
+    told.counts["executions taken from the frozen"] = await anyio.to_thread.run_sync(server.taken)
     return told
 
 
@@ -93,7 +94,8 @@ async def _disturb(
         told.counts[deed] += 1
         if deed == "freezes":
             await server.freeze()
-            await anyio.sleep(LEASE_SECONDS + rng.uniform(0.5, 3.0))
+            # Whoever has just started looks for a whole lease before it believes it.
+            await anyio.sleep(2 * LEASE_SECONDS + rng.uniform(0.0, 3.0))
             server.thaw()
             continue
         await (server.stop() if deed == "stops" else server.kill())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -177,6 +178,20 @@ def test_a_damaged_database_leaves_the_last_copy_as_it_is(
     assert refused.value.code == "store-failed"
     assert files(copy) == ["copy.db"]
     assert copy.read_bytes() == b"precious"
+
+
+def test_a_disk_that_takes_no_more_leaves_nothing(
+    path: Path, copy: Path, clock: TickingClock
+) -> None:
+    anyio.run(fill, path, clock, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        with pytest.raises(Unavailable, match="cannot copy to"):
+            back_up(path, copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(copy) == []
 
 
 @pytest.mark.slow
