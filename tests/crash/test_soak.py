@@ -1,9 +1,10 @@
-"""A short soak; and that its judge sees what it is there to see."""
+"""Short soaks; and that their judge sees what it is there to see."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -57,6 +58,14 @@ def test_what_clients_saw_holds_when_their_server_is_killed(tmp_path: Path) -> N
     told = anyio.run(soak, tmp_path, SECONDS, ENOUGH, Random(1))
     assert told.violations == [], summary(told)
     _check_the_judge(tmp_path, told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_what_clients_saw_holds_when_one_of_two_servers_is_killed_or_frozen(tmp_path: Path) -> None:
+    two = partial(soak, processes=2)
+    told = anyio.run(two, tmp_path, SECONDS, Enough(2, 30, 5, freezes=1), Random(2))
+    assert told.violations == [], summary(told)
 
 
 def _check_the_judge(folder: Path, told: Told) -> None:
