@@ -100,6 +100,10 @@ def serve(
         Literal["NORMAL", "FULL"],
         Parameter(help="NORMAL survives a killed process, FULL also a loss of power."),
     ] = _DEFAULTS.synchronous,
+    lease_seconds: Annotated[
+        float,
+        Parameter(help="A server that stood still for so long loses what it drives to others."),
+    ] = _DEFAULTS.lease_seconds,
     max_live: Annotated[
         int, Parameter(help="Suspended executions whose generator stays in memory.")
     ] = _DEFAULTS.max_live,
@@ -130,6 +134,7 @@ def serve(
         port=port,
         db=str(Path(db).absolute()),
         synchronous=synchronous,
+        lease_seconds=lease_seconds,
         max_live=max_live,
         default_flow=default_flow,
         cors_origins=cors_origin,
