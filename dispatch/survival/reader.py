@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ from dispatch.survival.source import (
 from dispatch.survival.state import changed_in, changes
 from dispatch.yields import is_step, step
 
+logger = logging.getLogger(__name__)
+
 #: What is read for one flow, and how deep in libraries: registering it has to stay quick.
 MAX_FUNCTIONS = 150
 LIBRARY_DEPTH = 4
@@ -55,9 +58,17 @@ _ORDER_MATTERS_NOT = (all, any, frozenset, len, max, min, set, sorted, sum)
 
 
 def warnings_of(fn: FunctionType) -> list[str]:
-    """What in the flow `fn`, or in what it calls, would not survive a restart: a sentence each."""
+    """What in the flow `fn`, or in what it calls, would not survive a restart: a sentence each.
+
+    Never raises, whatever the author's objects are like.
+    """
+    try:
+        findings = _Reading().follow(fn, None, How())
+    except Exception:  # a class of theirs may raise for being looked at, and the flow still run
+        logger.warning("%s could not be read", fn.__name__, exc_info=True)
+        return []
     told: dict[tuple[str, str], str] = {}
-    for found in _Reading().follow(fn, None, How()):
+    for found in findings:
         hazard, lines = found.hazard, " → ".join(found.lines)
         sentence = f"{fn.__name__} {hazard.does.format(found.what)}: {hazard.why}"
         # Of one kind once a line, and of each global once.
@@ -298,12 +309,16 @@ class _Reader(Calls):
             self.generic_visit(node)
 
     def _is_given_in(self, test: ast.expr) -> bool:
-        """Whether it asks for an argument that isn't there, and it is."""
+        """Whether it asks for an argument that isn't there, and it is; or, of a library, for a
+        value that is a case of its own.
+        """
         match test:
             case ast.Compare(left=asked, ops=[ast.Is()], comparators=[ast.Constant(value=None)]):
                 return self._is_argument(asked)
             case ast.UnaryOp(op=ast.Not(), operand=asked):
                 return self._is_argument(asked)
+            case ast.Compare(left=asked, ops=[ast.Eq()], comparators=[ast.Constant()]):
+                return self._how.in_library and self._is_argument(asked)  # `if zone == "local"`
             case _:
                 return False
 

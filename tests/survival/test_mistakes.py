@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
 
-from dispatch import loader
+from dispatch import Flow, Run, flow, loader
 from dispatch.engine.rehearsal import Problem, rehearse
 from dispatch.examples import FLOWS
 from dispatch.flow import FlowVersion, Registry
@@ -97,6 +98,26 @@ def test_no_example_is_warned_of(example: FlowVersion) -> None:
 
 def test_what_only_looks_like_a_mistake_is_not_warned_of() -> None:
     assert harmless.warnings == []
+
+
+class Shy:
+    """Raises for being looked at."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[misc]  # that is what is odd
+        raise RuntimeError("look away")
+
+
+SHY = Shy()
+
+
+def test_a_flow_that_cannot_be_read_can_be_registered(caplog: pytest.LogCaptureFixture) -> None:
+    @flow("shy")
+    async def shy(run: Run[Any]) -> Flow:
+        yield str(SHY.name)  # type: ignore[attr-defined]  # nobody gets that far
+
+    assert shy.warnings == []
+    assert "shy could not be read" in caplog.text
 
 
 # --- the guide ------------------------------------------------------------------------------------
