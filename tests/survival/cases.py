@@ -258,6 +258,17 @@ yield tool("ask", {"at": Note("x").at})  # here
     ),
     Case(
         "clock",
+        "imported by name",
+        "import importlib",
+        """
+yield tool("ask", {"at": importlib.import_module("time").time_ns()})  # here
+""",
+        {},
+        registered=True,
+        replayed=True,
+    ),
+    Case(
+        "clock",
         "hidden",
         "import time",
         """

@@ -103,8 +103,8 @@ def test_what_only_looks_like_a_mistake_is_not_warned_of() -> None:
 class Shy:
     """Raises for being looked at."""
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # that is what is odd
+    @property  # type: ignore[misc]  # that is what is odd about it
+    def __class__(self) -> Any:
         raise RuntimeError("look away")
 
 
