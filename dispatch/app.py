@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 
 from dispatch.api import guide
 from dispatch.api.answers import Answers
+from dispatch.api.client_sessions import ClientSessions
 from dispatch.api.dispatch import Commands
 from dispatch.api.errors import ErrorBoundary, answer_http
 from dispatch.api.executions import Executions
@@ -95,6 +96,10 @@ def create_app(
         at_rest=rehearsals.at_rest if settings.dev else None,
     )
     answers = Answers(store, hub, settings)
+    sessions = ClientSessions(engine.dispatcher, registry, store, answers, settings, clock)
+
+    async def has_token(path: str, origin: str) -> bool:
+        return engine.accepting and await sessions.trusts(path, origin)
 
     def why_not_ready() -> str | None:
         if not engine.accepting:
@@ -121,8 +126,9 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *Commands(engine.dispatcher, registry, answers, settings).routes(),
+            *Commands(engine.dispatcher, registry, answers, sessions, settings).routes(),
             *Executions(store, answers).routes(),
+            *sessions.routes(),
             *Server(registry, why_not_ready, store.counters).routes(),
             *guide.routes(),
         ],
@@ -131,6 +137,7 @@ def create_app(
                 Guard,
                 hosts=settings.hosts,
                 origins=[check_origin(origin) for origin in settings.cors_origins],
+                has_token=has_token,
             ),
             Middleware(ErrorBoundary),
             Middleware(WhileRunning, is_running=lambda: engine.accepting),

@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Events that the `result` of a status document repeats, at most: the newest.
     status_events: int = 1000
 
+    #: How long a session of a page with a client token lasts after its last `init`.
+    session_seconds: float = 24 * 3600.0
+
     # --- limits
     #: Largest request body (413), and how long it may take to arrive (408).
     body_bytes: int = 10 * 1024 * 1024

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from dispatch.core.errors import Detail, InvalidRequest, TooLarge
+from dispatch.settings import Settings
 
 T = TypeVar("T")
 
@@ -65,6 +66,14 @@ async def _read(request: Request, limit_bytes: int) -> bytes:
 def _check_size(size: int, limit_bytes: int) -> None:
     if size > limit_bytes:
         raise TooLarge(f"the body is larger than {limit_bytes} bytes", code="body-too-large")
+
+
+async def take(
+    request: Request, type: type[T], settings: Settings, *, may_be_empty: bool = False
+) -> tuple[dict[str, Any], T]:
+    """`read`, then `parse`. An empty body is an empty object where it `may_be_empty`."""
+    content = await read(request, limit_bytes=settings.body_bytes, seconds=settings.body_seconds)
+    return await parse(content or b"{}" if may_be_empty else content, type)
 
 
 async def parse(body: bytes, type: type[T]) -> tuple[dict[str, Any], T]:

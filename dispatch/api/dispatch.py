@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from dispatch.api import body
 from dispatch.api.answers import Answers
+from dispatch.api.client_sessions import ClientSessions
 from dispatch.api.requests import (
     ApprovalDecision,
     ApproveBody,
@@ -41,8 +42,14 @@ class Commands:
     """The routes that change something."""
 
     def __init__(
-        self, dispatcher: Dispatcher, registry: Registry, answers: Answers, settings: Settings
+        self,
+        dispatcher: Dispatcher,
+        registry: Registry,
+        answers: Answers,
+        sessions: ClientSessions,
+        settings: Settings,
     ):
+        self._sessions = sessions
         self._dispatcher, self._registry = dispatcher, registry
         self._answers, self._settings = answers, settings
 
@@ -96,6 +103,7 @@ class Commands:
 
     async def approve(self, request: Request) -> Response:
         _, asked = await self._read(request, ApproveBody)
+        await self._sessions.check_approval(request, execution_id(asked.execution_id))
         return await self._approve(request, asked, asked)
 
     async def carry_on(self, request: Request) -> Response:
@@ -154,11 +162,7 @@ class Commands:
     async def _read(
         self, request: Request, type: type[T], *, may_be_empty: bool = False
     ) -> tuple[dict[str, Any], T]:
-        settings = self._settings
-        content = await body.read(
-            request, limit_bytes=settings.body_bytes, seconds=settings.body_seconds
-        )
-        return await body.parse(content or b"{}" if may_be_empty else content, type)
+        return await body.take(request, type, self._settings, may_be_empty=may_be_empty)
 
 
 def _responds_async(request: Request) -> bool:

@@ -50,33 +50,30 @@ class Executions:
         return json_response(listing(found))
 
     async def events(self, request: Request) -> Response:
-        """Every cursor has an answer (design.md 9, promise 7)."""
-        execution, after = await self._behind(request)
-        if execution.status.is_final and after == execution.last_seq:
-            # It is told to a browser's EventSource that it need not come back (wire 6.5).
-            return Response(status_code=204)
-        return self._answers.event_stream(request, execution, after)
+        execution = await self._store.get(execution_id(request.path_params["id"]))
+        return stream_behind(request, self._answers, execution)
 
     async def journal(self, request: Request) -> Response:
-        return await self._answers.journal(*await self._behind(request))
-
-    async def _behind(self, request: Request) -> tuple[Execution, int]:
-        """The execution, and a cursor that its journal reaches."""
-        after = _cursor(request)
         execution = await self._store.get(execution_id(request.path_params["id"]))
-        if after > execution.last_seq:
-            raise InvalidRequest(
-                f"the cursor {after} is ahead of the journal, which ends at {execution.last_seq}",
-                code="cursor-ahead",
-            )
-        return execution, after
+        return await self._answers.journal(execution, _cursor(request, execution))
 
     async def status(self, request: Request) -> Response:
         execution = await self._store.get(execution_id(request.path_params["id"]))
         return await self._answers.status(execution)
 
 
-def _cursor(request: Request) -> int:
+def stream_behind(request: Request, answers: Answers, execution: Execution) -> Response:
+    """The events behind the request's cursor, every one of which has an answer (design.md 9,
+    promise 7).
+    """
+    after = _cursor(request, execution)
+    if execution.status.is_final and after == execution.last_seq:
+        # It is told to a browser's EventSource that it need not come back (wire 6.5).
+        return Response(status_code=204)
+    return answers.event_stream(request, execution, after)
+
+
+def _cursor(request: Request, execution: Execution) -> int:
     """How far the reader has come: the header wins, since a reconnecting reader sends its first
     URL.
     """
@@ -86,7 +83,13 @@ def _cursor(request: Request) -> int:
             f"{text[:100]!r} is no cursor: send the id of the last event that was read, or 0",
             code="cursor-invalid",
         )
-    return int(text)
+    after = int(text)
+    if after > execution.last_seq:
+        raise InvalidRequest(
+            f"the cursor {after} is ahead of the journal, which ends at {execution.last_seq}",
+            code="cursor-ahead",
+        )
+    return after
 
 
 def _status(text: str | None) -> Status | None:

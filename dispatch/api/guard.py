@@ -9,7 +9,7 @@ server.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -31,11 +31,19 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNOREC
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
 
 
+#: Whether pages of an origin may call a path because a client token is theirs.
+HasToken = Callable[[str, str], Awaitable[bool]]
+#: In the scope of a request that is trusted for that alone.
+PAGE_ORIGIN = "dispatch.page_origin"
+
+
 class Guard:
     """ASGI middleware: refuses foreign hosts and origins, and answers preflights."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str]):
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], has_token: HasToken
+    ):
+        self._app, self._has_token = app, has_token
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
 
@@ -56,7 +64,16 @@ class Guard:
         if not origins:
             await self._app(scope, receive, send)
             return
-        if len(origins) != 1 or not self._trusts(origins[0], hosts[0]):
+        is_trusted = len(origins) == 1 and self._trusts(origins[0], hosts[0])
+        if (
+            not is_trusted
+            and len(origins) == 1
+            and await self._has_token(scope["path"], origins[0])
+        ):
+            is_trusted = True
+            # Such a page may do no more than its token says: whoever answers looks at this.
+            scope[PAGE_ORIGIN] = origins[0]
+        if not is_trusted:
             refusal = Forbidden(
                 f"pages from {', '.join(origins)[:200]!r} may not call this server; "
                 "--cors-origin allows them",

@@ -7,6 +7,7 @@ since the published clients send many. A field that is null is a field that is a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -201,7 +202,7 @@ def start_of(flow: FlowVersion, body: DispatchBody, raw: Object, key: str | None
         version=flow.version,
         inputs=body.inputs or {},
         messages=raw.get("messages") or [],
-        client_tools=_client_tools(body),
+        client_tools=as_client_tools(body.client_tools or (), body.client_tools_policy),
         context=body.context,
         record=body.record,
         metadata=body.metadata,
@@ -310,8 +311,10 @@ def _named(
     raise refusal
 
 
-def _client_tools(body: DispatchBody) -> list[ClientTool]:
-    policy = body.client_tools_policy
+def as_client_tools(
+    tools: Iterable[DeclaredTool], policy: ToolsPolicy | None = None
+) -> list[ClientTool]:
+    """Those of `tools` that are the caller's, and that `policy` allows."""
     allowed = None if policy is None else policy.allowlist
     return [
         ClientTool(
@@ -321,6 +324,6 @@ def _client_tools(body: DispatchBody) -> list[ClientTool]:
             origin=tool.origin,
             page_origin=tool.page_origin,
         )
-        for tool in body.client_tools or ()
+        for tool in tools
         if tool.catalog is None and (allowed is None or tool.name in allowed)
     ]

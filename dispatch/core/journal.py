@@ -149,6 +149,7 @@ class StartPrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     tool_outputs: dict[str, msgspec.Raw] = {}
     timeout: float | None = None  # of the execution, in seconds
     step_timeout: float | None = None  # of steps that have none of their own
+    session: str | None = None  # digest of the page's session that it belongs to
 
 
 class ResumePrivate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

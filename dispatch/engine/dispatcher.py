@@ -63,6 +63,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     #: How long the execution may take, and each step that has no timeout of its own, in seconds.
     timeout: float | None = None
     step_timeout: float | None = None
+    #: Digest of the page's session that it belongs to.
+    session: str | None = None
     #: The caller's name for its request, and a digest of all that it asked for.
     idempotency_key: str | None = None
     request_digest: str = ""
@@ -137,6 +139,7 @@ class Dispatcher:
             },
             timeout=start.timeout,
             step_timeout=start.step_timeout,
+            session=start.session,
         )
         head = drafts.head(flow.kind, flow.id, engine.clock.now(), flow_version=flow.version)
         first = draft(head, Origin.WORLD, private)

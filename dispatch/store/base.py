@@ -20,6 +20,7 @@ from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Edge, Entry, entry
 from dispatch.core.lifecycle import Status
+from dispatch.store.sessions import Sessions
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +183,12 @@ class Store(Protocol):
     """
 
     listener: Listener
+
+    @property
+    def sessions(self) -> Sessions:
+        """Tokens and sessions of pages."""
+        ...
+
     counters: Counters
 
     @property

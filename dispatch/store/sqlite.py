@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -49,6 +49,7 @@ from dispatch.store.lastwords import SILENCE, WordsFile, forget, hear
 from dispatch.store.migrate import migrate
 from dispatch.store.mounts import check_mount
 from dispatch.store.opening import check_path, explain
+from dispatch.store.sessions import SqliteSessions
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, missing
 from dispatch.store.workers import Lease, Others, WorkerFile, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
@@ -140,6 +141,7 @@ class SqliteStore:
         self._version: list[Any] | None = None
         self._others = Others(self._path, lease_seconds)
         self._lease: Lease
+        self.sessions = SqliteSessions(self._submit, self._select)
         self._read_fault: Unavailable | None = None
         self._words: WordsFile
         self._writer: Writer
@@ -306,6 +308,9 @@ class SqliteStore:
 
         with suppress(Unavailable):
             self._writer.submit(lambda tx: tx.purge(key)).add_done_callback(done)
+
+    async def _submit(self, write: Callable[[sqlite3.Connection], Any]) -> Any:
+        return await self._writer.submit(lambda tx: write(tx.db))
 
     # --- reading ----------------------------------------------------------------------------------
 
