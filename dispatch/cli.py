@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
-from dispatch import exports, listening, loader, place, upkeep
+from dispatch import exports, listening, loader, place, tokens, upkeep
 from dispatch.app import create_app
 from dispatch.client import Client, Tail
 from dispatch.core.errors import DispatchError
@@ -357,6 +357,7 @@ app.command(exports.import_, name="import")
 app.command(exports.replay)
 app.command(upkeep.doctor)
 app.command(upkeep.backup)
+app.command(tokens.token)
 
 
 # --- what arguments hold --------------------------------------------------------------------------

@@ -6,9 +6,8 @@ over the network. `core.export` knows what is in a file, `engine.rehearsal` how 
 
 from __future__ import annotations
 
-import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +32,6 @@ from dispatch.legs import FAILED, OK
 from dispatch.settings import Settings
 from dispatch.store.base import Recorded, Store
 from dispatch.store.growth import regrow
-from dispatch.store.sqlite import SqliteStore
 from dispatch.terminal import Screen
 
 _DEFAULTS = Settings()
@@ -61,7 +59,7 @@ def export(
 ) -> int:
     """Write an execution to stdout, a line for each entry: a bug report in one file."""
     exporting = partial(_export, ExecutionId(execution), private, place.own_version())
-    return _with_store(str(place.existing(db)), exporting)
+    return place.with_store(str(place.existing(db)), exporting)
 
 
 async def _export(execution_id: ExecutionId, private: bool, version: str, store: Store) -> int:
@@ -93,7 +91,7 @@ def import_(file: File, /, *, db: Db = _DEFAULTS.db) -> int:
     found = _read(file)
     if found.withheld:
         raise InvalidRequest(_withheld(found), code="export-incomplete")
-    return _with_store(db, partial(_import, found))
+    return place.with_store(db, partial(_import, found))
 
 
 async def _import(found: Export, store: Store) -> int:
@@ -215,13 +213,3 @@ def _withheld(found: Export) -> str:
 def _recorded(found: Export, entries: Sequence[Entry]) -> Recorded:
     its = found.execution
     return Recorded(id=its.id, flow=its.flow, version=its.version, kind=its.kind, entries=entries)
-
-
-def _with_store(db: str, work: Callable[[Store], Awaitable[int]]) -> int:
-    store = SqliteStore(db, clock=WallClock())
-
-    async def session() -> int:
-        async with store.session(f"worker_{secrets.token_hex(8)}"):
-            return await work(store)
-
-    return anyio.run(session, backend_options=place.LOOP_OPTIONS)

@@ -7,6 +7,7 @@ else, and whoever opens that file next carries on what was begun.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
@@ -14,12 +15,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from dispatch import listening, loader
-from dispatch.app import create_app
+from dispatch.app import WallClock, create_app
 from dispatch.client import Client
 from dispatch.settings import Settings
+from dispatch.store.base import Store
+from dispatch.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -44,6 +48,17 @@ def existing(db: str) -> Path:
     if not path.is_file():
         raise Usage(f"there is no file {db}: --db names that of the journals")
     return path
+
+
+def with_store(db: str, work: Callable[[Store], Awaitable[int]]) -> int:
+    """What `work` makes of the file `db`, made if it isn't there, which servers may use too."""
+    store = SqliteStore(db, clock=WallClock())
+
+    async def session() -> int:
+        async with store.session(f"worker_{secrets.token_hex(8)}"):
+            return await work(store)
+
+    return anyio.run(session, backend_options=LOOP_OPTIONS)
 
 
 class Place(NamedTuple):

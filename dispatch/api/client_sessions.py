@@ -73,6 +73,10 @@ class ChatBody(_Body, frozen=True, kw_only=True):
 
 
 class ClientResumeBody(Continuation, frozen=True, kw_only=True):
+    """Here absent means a document: the widget asks for its streams, and the published Python
+    client, which doesn't ask, reads documents.
+    """
+
     session_id: Secret
     tool_outputs: Object | None = None
     messages: list[Message] | None = None
@@ -102,7 +106,7 @@ class InitDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     session_id: str
     expires_at: str
     conversation_id: str
-    conversation_revision: int
+    conversation_revision: str
     config: PageConfig
     flow: FlowShown
 
@@ -185,7 +189,7 @@ class ClientSessions:
                 session_id=id,
                 expires_at=iso(session.expires_at),
                 conversation_id=session.conversation_id,
-                conversation_revision=0,
+                conversation_revision="0",
                 config=PageConfig(),
                 flow=FlowShown(id=flow.id, name=flow.id, description=flow.description),
             ),
@@ -220,7 +224,7 @@ class ClientSessions:
         leg = await self._dispatcher.resume(
             execution.id, asked.tool_outputs or {}, raw.get("messages")
         )
-        if asked.streams:
+        if asked.stream_response:
             return self._answers.leg_stream(request, leg)
         return await self._answers.continued(request, leg)
 
