@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -115,6 +116,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         quiet_broken_streams()
+        await anyio.to_thread.run_sync(registry.log_warnings)
         async with (
             store.session(worker),
             hub.open(),

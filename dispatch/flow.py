@@ -7,6 +7,7 @@ async generator function; a `Registry` holds those that a server runs.
 from __future__ import annotations
 
 import inspect
+import logging
 import random
 import re
 import typing
@@ -24,6 +25,8 @@ from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId, derive
 from dispatch.core.journal import ClientTool, StartPrivate
 from dispatch.core.waits import author_line
+
+logger = logging.getLogger(__name__)
 
 I_co = TypeVar("I_co", covariant=True)
 
@@ -211,6 +214,12 @@ class Registry:
         for id in sorted(self._versions):
             for version in sorted(self._versions[id]):
                 yield self._versions[id][version]
+
+    def log_warnings(self) -> None:
+        """Tell what would not survive a restart. It reads source files: not on the event loop."""
+        for one in self:
+            for warning in one.warnings:
+                logger.warning("%s", warning)
 
     def find(self, id: str, version: int | None = None) -> FlowVersion:
         """The highest version, unless one is named. Raises `NotFound` (`flow-unknown`)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import pkgutil
 import sys
 import traceback
@@ -22,21 +21,16 @@ from dispatch import mistakes
 from dispatch.core.errors import DispatchError, FlowMistake, InvalidRequest
 from dispatch.flow import FlowVersion
 
-logger = logging.getLogger(__name__)
-
 
 def load(sources: Iterable[str]) -> list[FlowVersion]:
     """The flows of all sources, each once, in the order of the sources and of their files.
 
     A module's flows are all flows among its globals, also those that it imports; a package's are
     those of its submodules too. Raises `InvalidRequest` for a source that isn't there or has no
-    flow, `FlowMistake` for one that can't be loaded. What `@flow` warns of is logged.
+    flow, `FlowMistake` for one that can't be loaded.
     """
     # By place: a file that is named, and also imported by its sibling, is loaded as two modules.
     flows = {(one.where, one.id, one.version): one for source in sources for one in _load(source)}
-    for one in flows.values():
-        for warning in one.warnings:
-            logger.warning("%s", warning)
     return list(flows.values())
 
 

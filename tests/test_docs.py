@@ -111,7 +111,7 @@ def test_every_flow_that_is_shown_comes_to_a_good_end(tmp_path: Path) -> None:
             target = {"id": shown["id"], "version": shown["version"]}
             ended[shown["id"], shown["version"]] = _carry(http, target)["status"]
         log = server.log.read_text().splitlines()
-        warned = [line for line in log if "WARNING dispatch.loader" in line]
+        warned = [line for line in log if "WARNING dispatch.flow" in line]
         assert {"late.py:" in line for line in warned} == {True}  # which shows a mistake
     assert set(ended.values()) == {"completed"}, ended
     assert len(ended) >= len(files)

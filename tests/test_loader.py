@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,18 +107,6 @@ def test_one_flow_of_several() -> None:
 
 def test_the_examples_load() -> None:
     assert "weather" in names("dispatch.examples")
-
-
-def test_what_a_flow_is_warned_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    write(
-        "a.py",
-        "import anyio\nfrom dispatch import flow\n"
-        '@flow("a")\nasync def a(run):\n    await anyio.sleep(0)\n    yield "x"\n',
-    )
-    with caplog.at_level(logging.WARNING, "dispatch.loader"):
-        load(["a.py"])
-    assert "awaits in its body" in caplog.text
-    assert "a.py:5" in caplog.text
 
 
 # --- what goes wrong ------------------------------------------------------------------------------

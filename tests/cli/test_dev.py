@@ -120,7 +120,7 @@ def test_what_would_not_survive_a_restart_is_told_with_its_line(dev: Dev) -> Non
     assert "into a @step" in told
     assert f"execution_id={id}" in told
     # And what its source alone gives away, when it was loaded.
-    assert "WARNING dispatch.loader: hasty" in told
+    assert "WARNING dispatch.flow: hasty" in told
     # What has ended is looked at, too; and what is live was not disturbed by it.
     assert '"success":true' in dev.post("", flow={"id": "swings"})
     assert "flow swings would not survive a restart" in dev.tells("would not survive")

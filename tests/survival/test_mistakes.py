@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from blockbuster import BlockBuster
 
 from dispatch import Flow, Run, flow, loader
+from dispatch.app import create_app
 from dispatch.engine.rehearsal import Problem, rehearse
 from dispatch.examples import FLOWS
 from dispatch.flow import FlowVersion, Registry
 from tests.docs.pages import GUIDES
 from tests.engine.worker import Bench, FakeClock
+from tests.serving import serve
 from tests.survival.cases import CASES, REMEDIES, Case
 from tests.survival.harmless import harmless
 
@@ -73,6 +76,18 @@ async def after_it_suspended(made: FlowVersion, bench: Bench) -> Problem | None:
         entries = await play.entries()
         found = await rehearse(Registry([made]), await play.execution(), entries, clock=FakeClock())
         return found.problem
+
+
+@flow("hasty")
+async def hasty(run: Run[Any]) -> Flow:
+    yield str(datetime.now(UTC))
+
+
+async def test_an_application_that_starts_logs_what_its_flows_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(create_app([hasty], tmp_path / "dispatch.db")):
+        assert "hasty reads the clock by `datetime.now`: a replay" in caplog.text
 
 
 @each
