@@ -39,6 +39,7 @@ from dispatch.store.base import (
     WaitRow,
 )
 from dispatch.store.growth import Framers, Growth, WaitChange, grow
+from dispatch.store.sessions import ClientSession, ClientToken, Feedback
 
 #: Executions that are over are kept until so many others are, for readers that lag behind.
 KEPT = 256
@@ -51,6 +52,28 @@ class _Journal:
         self.waits: dict[str, WaitRow] = {}
 
 
+class _NoSessions:
+    """No page ever asks: benchmarks call with a key, or without."""
+
+    async def add_token(self, token: ClientToken) -> None: ...
+
+    async def tokens(self) -> list[ClientToken]:
+        return []
+
+    async def token(self, digest: str) -> ClientToken | None:
+        return None
+
+    async def revoke_token(self, id: str, at: float) -> bool:
+        return False
+
+    async def put_session(self, session: ClientSession, now: float) -> None: ...
+
+    async def session(self, digest: str) -> tuple[ClientSession, ClientToken] | None:
+        return None
+
+    async def add_feedback(self, feedback: Feedback) -> None: ...
+
+
 class MemoryStore:
     """`store.base`'s protocol, with nothing behind it."""
 
@@ -61,6 +84,7 @@ class MemoryStore:
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
         self.counters = Counters()
+        self.sessions = _NoSessions()
         self._clock = clock
         self._framers = Framers()
         self._journals: dict[ExecutionId, _Journal] = {}
