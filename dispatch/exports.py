@@ -23,15 +23,13 @@ from dispatch.core.errors import InvalidRequest
 from dispatch.core.export import Export, Exported, Exporter, decode
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft, Edge, Entry, Origin, draft, entry
-from dispatch.core.lifecycle import IMPORTED
-from dispatch.core.wire import Framer
+from dispatch.core.lifecycle import IMPORTED, Status
 from dispatch.engine.inbox import read_journal
 from dispatch.engine.rehearsal import rehearse
 from dispatch.flow import FlowVersion, Registry
 from dispatch.legs import FAILED, OK
 from dispatch.settings import Settings
-from dispatch.store.base import Recorded, Store
-from dispatch.store.growth import regrow
+from dispatch.store.base import Execution, Recorded, Store
 from dispatch.terminal import Screen
 
 _DEFAULTS = Settings()
@@ -90,7 +88,7 @@ def import_(file: File, /, *, db: Db = _DEFAULTS.db) -> int:
     """
     found = _read(file)
     if found.withheld:
-        raise InvalidRequest(_withheld(found), code="export-incomplete")
+        raise InvalidRequest(_withheld(found, min(found.withheld)), code="export-incomplete")
     return place.with_store(db, partial(_import, found))
 
 
@@ -157,37 +155,43 @@ def judge(file: Path, flows: Iterable[FlowVersion]) -> Verdict:
 
 
 async def _replay(registry: Registry, found: Export) -> Verdict:
-    entries = found.entries[: _replayable(found)]
+    begun = max(
+        (past.seq for past in found.entries if past.kind == "dispatch.continued"), default=1
+    )
+    # Only the last segment is replayed, so what is missing before it is not missed.
+    lacking = min((seq for seq in found.withheld if seq >= begun), default=None)
+    entries = found.entries if lacking is None else found.entries[: lacking - 1]
+    if lacking == begun:
+        entries = []
 
     def verdict(word: str, message: str) -> Verdict:
         return Verdict(verdict=word, message=message, last_seq=len(entries))
 
-    if not entries:
-        return verdict("incomplete", _withheld(found))
-    *_, (growth, _) = regrow(_recorded(found, entries), Framer(found.execution.id))
-    rehearsal = await rehearse(registry, growth.execution, entries, clock=WallClock())
-    label = f"{found.execution.flow} v{found.execution.version}"
+    if lacking is not None and not entries:
+        return verdict("incomplete", _withheld(found, lacking))
+    its = found.execution
+    execution = Execution(
+        id=its.id,
+        flow=its.flow,
+        version=its.version,
+        kind=its.kind,
+        status=Status.RUNNING,
+        last_seq=len(entries),
+        leg_seq=1,
+        segment_seq=begun,
+        created_at=entries[0].at,
+        updated_at=entries[-1].at,
+    )
+    rehearsal = await rehearse(registry, execution, entries, clock=WallClock())
+    label = f"{its.flow} v{its.version}"
     if rehearsal.problem is not None:
         return verdict(rehearsal.problem.code, f"{label}: {rehearsal.problem.message}")
     done = f"{label} does what its journal says up to entry {len(entries)}"
-    if len(entries) < len(found.entries):
-        return verdict("incomplete", f"{done}; for the rest {_withheld(found)}")
+    if lacking is not None:
+        return verdict("incomplete", f"{done}; for the rest {_withheld(found, lacking)}")
     following = rehearsal.next
     goes_on = f", and would go on with {following[0].kind}" if following else ""
     return verdict("match", done + goes_on)
-
-
-def _replayable(found: Export) -> int:
-    """How many entries there are before the first that lacks what a replay of the last segment
-    reads.
-    """
-    begun = max(
-        (past.seq for past in found.entries if past.kind == "dispatch.continued"), default=1
-    )
-    lacking = [seq for seq in found.withheld if seq >= begun]
-    if not lacking:
-        return len(found.entries)
-    return 0 if lacking[0] == begun else lacking[0] - 1
 
 
 # --- files and stores -----------------------------------------------------------------------------
@@ -201,11 +205,11 @@ def _read(file: Path) -> Export:
         raise place.Usage(f"{file} cannot be read: {exc.strerror}") from exc
 
 
-def _withheld(found: Export) -> str:
-    seq, names = next(iter(found.withheld.items()))
+def _withheld(found: Export, seq: int) -> str:
+    names = ", ".join(found.withheld[seq])
     return (
-        f"the export was made without --private: it lacks the {', '.join(names)} of entry {seq}"
-        + (" and more" if len(found.withheld) > 1 else "")
+        f"the export was made without --private: it lacks the {names} of entry {seq}"
+        + (" and more" if max(found.withheld) > seq else "")
         + f"; ask for `dispatch export {found.execution.id} --private`"
     )
 

@@ -13,7 +13,7 @@ from tests.cli.process import Ended, serving
 
 SECRET = "Mrs. Peel"
 FLOWS = """
-from dispatch import Flow, Run, flow, step, tool
+from dispatch import Flow, Run, continue_as, flow, step, tool
 
 @step
 async def ring() -> None: ...
@@ -30,6 +30,11 @@ async def visit(run: Run[dict[str, str]]) -> Flow:
     seen: str = yield look(name)
     yield tool("greet", {"how": "politely"})
     yield "Welcome."
+
+@flow("diary")
+async def diary(run: Run[dict[str, str]]) -> Flow:
+    note = yield tool("note", private=run.state is None)
+    yield continue_as((run.state or 0) + 1)
 """
 
 
@@ -111,6 +116,23 @@ def test_without_private_parts_it_is_replayed_as_far_as_it_goes(shell: Shell) ->
     nothing = shell("replay", "bug.jsonl", "visit.py", "--json")
     assert (nothing.code, nothing.json["lastSeq"]) == (1, 0)
     assert "lacks the inputs of entry 1" in nothing.json["message"]
+
+
+@pytest.mark.slow
+def test_what_is_missing_of_earlier_segments_is_not_missed(shell: Shell) -> None:
+    id = shell("run", "diary", "visit.py").execution_id
+    assert shell("resume", id, "visit.py", "--output", f"note={SECRET}").code == 3
+    public = export(shell, id).splitlines()
+    lacking = [one["seq"] for one in map(msgspec.json.decode, public[1:]) if "withheld" in one]
+    begun = 1 + kinds(public).index("custom")
+    assert lacking[0] < begun == lacking[-1]  # the state, too, is private
+    other = shell("replay", "bug.jsonl", "visit.py")
+    assert f"lacks the state of entry {begun}; ask" in other.out
+    # As if it were not.
+    shown = public[begun].replace('"withheld":["state"]', '"none":0')
+    public[begun] = shown.replace('"private":{', '"private":{"state":1,')
+    Path("bug.jsonl").write_text("\n".join(public))
+    assert shell("replay", "bug.jsonl", "visit.py").out.startswith("match: diary v1")
 
 
 @pytest.mark.slow
