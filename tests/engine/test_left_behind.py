@@ -1,6 +1,7 @@
 """Steps that do not end when they are no longer wanted, or end in a way no step should."""
 
 import logging
+import os
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
@@ -50,13 +51,18 @@ async def test_threads_that_were_left_behind_do_not_count(
         play = await worker.play(hung)
         assert await play.result() == "done"
         assert worker.store.counters.steps_left_behind == THREADS
+    name = f"step hangs of {play.id}"
+    hung_up = [one for one in threading.enumerate() if one.name == name]
+    # Those would keep the process from ending.
+    assert [one for one in hung_up if not one.daemon] == []
+    assert len(hung_up) == THREADS
 
 
 async def test_a_step_that_swallows_its_cancellation_is_left_behind(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.close_seconds = 0.01
-    wanted, swallowed = anyio.Event(), []
+    wanted, swallowed, gate = anyio.Event(), [], anyio.Event()
 
     @step
     async def deaf() -> AsyncGenerator[str, None]:
@@ -66,21 +72,29 @@ async def test_a_step_that_swallows_its_cancellation_is_left_behind(
             swallowed.append(1)
         yield "too late"
 
+    @step
+    async def goes_on() -> None:
+        await gate.wait()
+
     @flow("races")
     async def races(run: Run[Any]) -> Flow:
         yield race(deaf(), sleep(1))
         yield "over"
+        yield goes_on()
 
     async with bench.worker(races) as worker:
         play = await worker.dispatch(races)
         await play.sees("dispatch.timer_set")
-        await play.pass_time(1)
-        assert await play.status() is Status.COMPLETED
+        worker.clock.advance(1)
+        await play.sees("step_start", times=2)
         await until_left_behind(worker, 1)
         wanted.set()
         with anyio.fail_after(5):
             while len(swallowed) < 2:
                 await anyio.lowlevel.checkpoint()
+        gate.set()
+        await play.rest()
+        assert await play.status() is Status.COMPLETED
         assert await play.text() == "over"
     line = deaf.__wrapped__.__code__.co_firstlineno + 4  # type: ignore[attr-defined] # a step's
     assert f"is not wanted any more ({__file__}:{line})" in caplog.text
@@ -162,3 +176,13 @@ async def test_what_a_thread_raises_ends_its_step_and_nothing_else(bench: Bench)
         said = await play.result()
     assert "no more" in said[0]
     assert "SystemExit: 3" in said[1]
+
+
+async def test_what_replaces_os_exit_is_gone_with_the_last_worker(bench: Bench) -> None:
+    before = os._exit
+    async with bench.worker():
+        inner = os._exit
+        async with bench.worker():
+            assert len({before, inner, os._exit}) == 3
+        assert os._exit is inner
+    assert os._exit is before
