@@ -106,9 +106,22 @@ def findings(found: Inspection) -> Iterator[Finding]:
     if found.work is not None and found.work.deserted:
         yield Finding(
             name="deserted",
-            message=f"{_count(found.work.deserted, 'execution')} would go on, and no server lives: "
-            "start `dispatch serve` with the flows and this --db.",
+            message=f"{_count(found.work.deserted, 'execution')} would go on, and no server is at "
+            "work: start `dispatch serve` with the flows and this --db.",
         )
+    if found.is_network:
+        yield Finding(
+            name="network",
+            message=f"The file is on a network file system ({found.file_system}), where it will be "
+            "damaged sooner or later: stop the server, and move it to a local disk.",
+        )
+    for one in found.work.workers if found.work is not None else ():
+        if one.state == "still":
+            yield Finding(
+                name="still",
+                message=f"Server {one.pid} lives and does nothing (stopped, or swapped out): let "
+                "it go on (SIGCONT), or end it.",
+            )
     if found.log_bytes > LARGE_LOG_BYTES:
         yield Finding(
             name="large-log",
@@ -129,7 +142,10 @@ def _show(screen: Screen, report: Report) -> None:
         ("database", found.path),
         ("size", f"{_size(found.bytes)}, {_size(found.unused_bytes)} of it unused"),
         ("log", _size(found.log_bytes)),
-        ("disk", f"{_size(found.disk_free_bytes)} free"),
+        (
+            "disk",
+            f"{_size(found.disk_free_bytes)} free, {found.file_system or 'unknown file system'}",
+        ),
         ("schema", f"{found.schema}, and this dispatch knows {found.known_schema}"),
         ("integrity", found.problems[0] if found.problems else "ok"),
         *(("", problem) for problem in found.problems[1:]),
@@ -172,12 +188,13 @@ def _show_tables(screen: Screen, work: Work) -> None:
     if work.workers:
         screen.line("")
         screen.table(
-            ("server", "pid", "is", "holds", "started"),
+            ("server", "pid", "is", "synchronous", "holds", "started"),
             [
                 (
                     one.id,
                     str(one.pid),
-                    "alive" if one.is_alive else "dead",
+                    one.state,
+                    one.synchronous,
                     str(one.executions),
                     _age(one.since),
                 )

@@ -12,15 +12,16 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from dispatch.core.clock import iso
 from dispatch.core.lifecycle import Status
 from dispatch.store.migrate import newest, version
+from dispatch.store.mounts import FileSystem, file_system
 from dispatch.store.readonly import read
-from dispatch.store.workers import WorkerFile
+from dispatch.store.workers import look_at
 
 #: Parked executions and problems that are named; the others are counted.
 MOST_NAMED = 20
@@ -81,7 +82,8 @@ class SeenWorker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     pid: int
     since: str
-    is_alive: bool
+    state: Literal["alive", "still", "dead"]  # still: its process lives, and does nothing
+    synchronous: str
     executions: int  # that it holds
 
 
@@ -93,7 +95,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked: list[Parked]  # the newest
     oldest_wait: OpenWait | None
     workers: list[SeenWorker]
-    deserted: int  # executions that would go on by themselves, if a worker lived
+    deserted: int  # executions that would go on by themselves, if a worker did anything
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -105,6 +107,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     unused_bytes: int  # within the file
     log_bytes: int  # of the write-ahead log
     disk_free_bytes: int
+    file_system: str  # its kind; empty if that is not known
+    is_network: bool
     problems: list[str]  # of the file, as SQLite says them, and of journals
     work: Work | None  # unknown if the schema is, or the file is damaged
 
@@ -121,6 +125,7 @@ def _inspect(path: Path, now: float, thorough: bool, db: sqlite3.Connection) -> 
     schema = version(db)
     known = newest()
     unused, page_bytes = _one(db, "PRAGMA freelist_count"), _one(db, "PRAGMA page_size")
+    on = file_system(path) or FileSystem("", False)
     problems: list[str] = []
     work: Work | None = None
     try:
@@ -142,6 +147,8 @@ def _inspect(path: Path, now: float, thorough: bool, db: sqlite3.Connection) -> 
         bytes=os.path.getsize(path),
         unused_bytes=unused * page_bytes,
         log_bytes=_size(path.with_name(f"{path.name}-wal")),
+        file_system=on.kind,
+        is_network=on.is_network,
         disk_free_bytes=shutil.disk_usage(path.parent).free,
         problems=problems,
         work=work,
@@ -161,8 +168,8 @@ def _work(path: Path, now: float, db: sqlite3.Connection) -> Work:
     db.execute("BEGIN")
     try:
         counts = dict(db.execute(_COUNTS))
-        workers = [_seen(path, row) for row in db.execute(_WORKERS)]
-        is_served = any(one.is_alive for one in workers)
+        workers = [_seen(path, row, now) for row in db.execute(_WORKERS)]
+        is_served = any(one.state == "alive" for one in workers)
         waits = [_open_wait(row) for row in db.execute(_OLDEST_WAIT)]
         return Work(
             executions={status: counts.get(status.value, 0) for status in Status},
@@ -188,13 +195,18 @@ def _open_wait(row: Sequence[Any]) -> OpenWait:
     )
 
 
-def _seen(path: Path, row: Sequence[Any]) -> SeenWorker:
+def _seen(path: Path, row: Sequence[Any], now: float) -> SeenWorker:
     id, process, since, executions = row
+    seen = look_at(path, id, process)
+    state: Literal["alive", "still", "dead"] = "dead"
+    if seen is not None:
+        state = "still" if now - seen.beaten_at > seen.about.lease_seconds else "alive"
     return SeenWorker(
         id=id,
         pid=int(process.partition("-")[0]),
         since=iso(since),
-        is_alive=WorkerFile.is_held(path, id, process),
+        state=state,
+        synchronous="" if seen is None else seen.about.synchronous,
         executions=executions,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from dispatch.core.errors import Unavailable
 
@@ -19,29 +20,37 @@ _NETWORK = re.compile(
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
+class FileSystem(NamedTuple):
+    kind: str
+    is_network: bool
+
+
 def check_mount(path: Path, mounts: Path = _TABLE) -> None:
     """Raise `Unavailable` (`store-network`) if `path` is on a network file system.
 
-    Where there is no table `mounts`, nothing is known and all is allowed.
+    What is not known is allowed.
     """
-    try:
-        table = mounts.read_text(errors="surrogateescape")
-    except OSError:
-        return
-    kind = network_kind(path.resolve(), table)
-    if kind is not None:
+    found = file_system(path, mounts)
+    if found is not None and found.is_network:
         raise Unavailable(
-            f"{path} is on a network file system ({kind}), where SQLite's locks and shared memory "
-            "cannot be relied on and the database would be damaged: give a path on a local disk, "
-            "and let clients reach it through one machine's servers",
+            f"{path} is on a network file system ({found.kind}), where SQLite's locks and shared "
+            "memory cannot be relied on and the database would be damaged: give a path on a local "
+            "disk, and let clients reach it through one machine's servers",
             code="store-network",
         )
 
 
-def network_kind(path: Path, table: str) -> str | None:
-    """The kind of the file system that holds the absolute `path`, if it is one of the network;
-    `table` as in proc_pid_mountinfo(5).
-    """
+def file_system(path: Path, mounts: Path = _TABLE) -> FileSystem | None:
+    """What `path` is on; None where there is no table `mounts`, or it doesn't say."""
+    try:
+        table = mounts.read_text(errors="surrogateescape")
+    except OSError:
+        return None
+    return told(path.resolve(), table)
+
+
+def told(path: Path, table: str) -> FileSystem | None:
+    """What the absolute `path` is on, by a `table` as in proc_pid_mountinfo(5)."""
     longest, kind = -1, ""
     for line in table.splitlines():
         left, separator, right = line.partition(" - ")
@@ -52,4 +61,4 @@ def network_kind(path: Path, table: str) -> str | None:
         # What is mounted later, over the same place, hides what was there.
         if path.is_relative_to(mounted) and len(mounted.parts) >= longest:
             longest, kind = len(mounted.parts), described[0]
-    return kind if _NETWORK.fullmatch(kind) else None
+    return FileSystem(kind, bool(_NETWORK.fullmatch(kind))) if kind else None

@@ -51,7 +51,7 @@ from dispatch.store.mounts import check_mount
 from dispatch.store.opening import check_path, explain
 from dispatch.store.sessions import SqliteSessions
 from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, missing
-from dispatch.store.workers import Lease, Others, WorkerFile, this_process
+from dispatch.store.workers import About, Lease, Others, WorkerFile, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
 
 #: How long leaving the store waits for writes that cannot be carried out.
@@ -221,6 +221,7 @@ class SqliteStore:
 
     async def _begin_lease(self, worker: str) -> None:
         file = await anyio.to_thread.run_sync(WorkerFile.take, self._path, worker)
+        file.tell(About(self._synchronous, self._lease_seconds))
         self._lease = await Lease(file, self._lease_seconds).begin()
 
     async def _end_lease(self) -> None:

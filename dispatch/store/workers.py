@@ -26,6 +26,7 @@ from typing import NamedTuple, Self
 from uuid import uuid4
 
 import anyio.to_thread
+import msgspec
 
 from dispatch.core.errors import Unavailable
 
@@ -34,6 +35,9 @@ _LOADED = uuid4().hex
 BEATS = 10
 HELD_SHARE = 0.75
 _COUNT_BYTES = 8
+#: What a worker says of itself stands behind its two counts.
+_ABOUT_AT = 2 * _COUNT_BYTES
+_ABOUT_BYTES = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +48,13 @@ def this_process() -> str:
 
 
 # --- one's own ------------------------------------------------------------------------------------
+
+
+class About(msgspec.Struct, frozen=True):
+    """What whoever looks from outside may want to know of a worker."""
+
+    synchronous: str = ""
+    lease_seconds: float = math.inf
 
 
 class WorkerFile:
@@ -80,23 +91,8 @@ class WorkerFile:
         except Unavailable:
             return None
 
-    @staticmethod
-    def is_held(database: Path, worker: str, process: str) -> bool:
-        """Whether a worker lives, which belongs to `process`; nobody is disturbed."""
-        path = _path(database, worker)
-        if process == this_process():
-            return path.exists()
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+    def tell(self, about: About) -> None:
+        os.pwrite(self._handle, msgspec.json.encode(about), _ABOUT_AT)
 
     def remove(self) -> None:
         """Let go of it, and of the file. The file first: what is locked belongs to someone."""
@@ -181,6 +177,32 @@ class Lease:
 
 
 # --- others' --------------------------------------------------------------------------------------
+
+
+class Sighting(NamedTuple):
+    """A worker that lives, and when it last beat."""
+
+    beaten_at: float
+    about: About
+
+
+def look_at(database: Path, worker: str, process: str) -> Sighting | None:
+    """A worker that belongs to `process`, None if it is dead. It notices nothing."""
+    path = _path(database, worker)
+    if process == this_process():
+        return Sighting(path.stat().st_mtime, About()) if path.exists() else None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        said = os.pread(handle, _ABOUT_BYTES, _ABOUT_AT)
+        return Sighting(os.fstat(handle).st_mtime, msgspec.json.decode(said, type=About))
+    finally:
+        os.close(handle)
+    return None
 
 
 class Lost(NamedTuple):

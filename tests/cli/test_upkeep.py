@@ -8,10 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from dispatch import upkeep
 from dispatch.cli import main
+from dispatch.core.clock import iso
+from dispatch.store.inspection import Inspection, SeenWorker, Work
 from tests.cli.process import SERVED, Ended, Server, serving
 
 pytestmark = pytest.mark.slow
@@ -53,7 +56,9 @@ def test_a_server_that_lives_and_one_that_was_killed(shell: Shell, server: Serve
     lines = [line.split() for line in beside.out.splitlines()]
     assert ["executions", "1", "running,", "1", "suspended"] in lines
     assert any(line[:4] == ["oldest", "wait", "tool", "get_number"] for line in lines)
-    assert any("alive" in line for line in lines)
+    assert [line[2:4] for line in lines if line and line[0].startswith("worker_")] == [
+        ["alive", "NORMAL"]
+    ]
     assert beside.out.endswith("✓ Nothing is wrong.\n")
     document = shell("doctor", "--json", "--thorough").json
     assert document["findings"] == []
@@ -63,7 +68,9 @@ def test_a_server_that_lives_and_one_that_was_killed(shell: Shell, server: Serve
     server.process.wait()
     alone = shell("doctor")
     assert alone.code == 1
-    assert "✗ 1 execution would go on, and no server lives: start `dispatch serve`" in alone.out
+    assert (
+        "✗ 1 execution would go on, and no server is at work: start `dispatch serve`" in alone.out
+    )
     assert [one["name"] for one in shell("doctor", "--json").json["findings"]] == ["deserted"]
 
 
@@ -120,3 +127,33 @@ def test_every_finding_says_what_to_do(
         "✗ The log has grown to 0 B",
         f"✗ Only {told[-1].split()[2]} {told[-1].split()[3]} are left on the disk",
     ]
+
+
+def test_what_is_wrong_is_found_the_worst_first() -> None:
+    still = SeenWorker(id="w", pid=1, since=iso(0), state="still", synchronous="FULL", executions=1)
+    work = Work(
+        executions={}, parked_codes={}, parked=[], oldest_wait=None, workers=[still], deserted=1
+    )
+    well = Inspection(
+        path="dispatch.db",
+        sqlite="3",
+        schema=1,
+        known_schema=1,
+        bytes=1,
+        unused_bytes=0,
+        log_bytes=0,
+        disk_free_bytes=2**40,
+        file_system="ext4",
+        is_network=False,
+        problems=[],
+        work=msgspec.structs.replace(work, workers=[], deserted=0),
+    )
+    assert list(upkeep.findings(well)) == []
+    ill = msgspec.structs.replace(
+        well, schema=2, log_bytes=2**40, disk_free_bytes=0, is_network=True, work=work
+    )
+    ill = msgspec.structs.replace(ill, problems=["a page is lost"])
+    found = [one.name for one in upkeep.findings(ill)]
+    assert found == ["damaged", "newer", "deserted", "network", "still", "large-log", "disk-full"]
+    described = (Path(upkeep.__file__).parent / "docs" / "operating.md").read_text()
+    assert [f"| `{name}` |" in described for name in found] == [True] * len(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -108,14 +109,19 @@ async def test_living_and_dead_workers_are_told_apart(path: Path, clock: Ticking
     async with child(path, "append") as first:
         for _ in range(20):
             await first.acknowledged()
-        found = await look(path)
+        found = await look(path, now=time.time())
         assert found.log_bytes > 0
-        assert [(one.is_alive, one.executions) for one in work_of(found).workers] == [(True, 1)]
+        [seen] = work_of(found).workers
+        assert (seen.state, seen.synchronous, seen.executions) == ("alive", "NORMAL", 1)
         assert work_of(found).deserted == 0
+        # It has not beaten for its lease.
+        found = await look(path, now=time.time() + 11)
+        assert [one.state for one in work_of(found).workers] == ["still"]
+        assert work_of(found).deserted == 1
         await first.kill()
     before = await anyio.to_thread.run_sync(files, path)
     found = await look(path)
-    assert [(one.is_alive, one.executions) for one in work_of(found).workers] == [(False, 1)]
+    assert [(one.state, one.executions) for one in work_of(found).workers] == [("dead", 1)]
     assert work_of(found).deserted == 1
     after = await anyio.to_thread.run_sync(files, path)
     # The index of the log is made anew by whoever comes first.
@@ -123,14 +129,14 @@ async def test_living_and_dead_workers_are_told_apart(path: Path, clock: Ticking
     # Whoever starts next finds the lock free.
     async with SqliteStore(path, clock=clock).session("w1"):
         found = await look(path)
-        assert [(one.id, one.is_alive) for one in work_of(found).workers][1:] == [("w1", True)]
+        assert [(one.id, one.state) for one in work_of(found).workers][1:] == [("w1", "alive")]
 
 
 async def test_a_worker_whose_lock_is_gone_is_dead(path: Path, clock: TickingClock) -> None:
     async with SqliteStore(path, clock=clock).session("w1"):
         await anyio.to_thread.run_sync(change, path, "UPDATE workers SET process = '1-of-old'")
         await anyio.to_thread.run_sync(path.with_name("dispatch.db-worker-w1").unlink)
-        assert [one.is_alive for one in work_of(await look(path)).workers] == [False]
+        assert [one.state for one in work_of(await look(path)).workers] == ["dead"]
 
 
 async def test_what_is_suspended_is_deserted_when_its_time_has_come(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.core.errors import Unavailable
-from dispatch.store.mounts import check_mount, network_kind
+from dispatch.store.mounts import check_mount, told
 
 TABLE = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
@@ -27,28 +27,28 @@ a line of something else
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
+    ("path", "found"),
     [
-        ("/srv/dispatch.db", None),
-        ("/home/me/dispatch.db", "nfs4"),
-        ("/home", "nfs4"),
-        ("/homes/me/dispatch.db", None),
-        ("/home/local/dispatch.db", None),
-        ("/mnt/my share/deep/dispatch.db", "cifs"),
-        ("/mnt/c/dispatch.db", "9p"),
-        ("/mnt/far/dispatch.db", "fuse.sshfs"),
-        ("/mnt/near/dispatch.db", None),
-        ("/over/dispatch.db", None),
-        ("/under/dispatch.db", "fuse.glusterfs"),
+        ("/srv/dispatch.db", ("ext4", False)),
+        ("/home/me/dispatch.db", ("nfs4", True)),
+        ("/home", ("nfs4", True)),
+        ("/homes/me/dispatch.db", ("ext4", False)),
+        ("/home/local/dispatch.db", ("xfs", False)),
+        ("/mnt/my share/deep/dispatch.db", ("cifs", True)),
+        ("/mnt/c/dispatch.db", ("9p", True)),
+        ("/mnt/far/dispatch.db", ("fuse.sshfs", True)),
+        ("/mnt/near/dispatch.db", ("fuse.bindfs", False)),
+        ("/over/dispatch.db", ("ext4", False)),
+        ("/under/dispatch.db", ("fuse.glusterfs", True)),
     ],
 )
-def test_the_innermost_mount_tells(path: str, kind: str | None) -> None:
-    assert network_kind(Path(path), TABLE) == kind
+def test_the_innermost_mount_tells(path: str, found: tuple[str, bool]) -> None:
+    assert told(Path(path), TABLE) == found
 
 
 @pytest.mark.parametrize("table", ["", "\n", "nothing of this kind"])
 def test_of_an_unknown_table_nothing_is_said(table: str) -> None:
-    assert network_kind(Path("/srv/dispatch.db"), table) is None
+    assert told(Path("/srv/dispatch.db"), table) is None
 
 
 def test_what_lies_behind_a_link_counts(tmp_path: Path) -> None:
