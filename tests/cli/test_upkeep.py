@@ -15,6 +15,7 @@ from dispatch import upkeep
 from dispatch.cli import main
 from dispatch.core.clock import iso
 from dispatch.store.inspection import Inspection, SeenWorker, Work
+from dispatch.store.migrate import newest
 from tests.cli.process import SERVED, Ended, Server, serving
 
 pytestmark = pytest.mark.slow
@@ -123,7 +124,7 @@ def test_every_finding_says_what_to_do(
     told = [line for line in found.out.splitlines() if line.startswith("✗")]
     assert [line.partition(":")[0] for line in told] == [
         "✗ The file is damaged",
-        "✗ A newer dispatch wrote this file (schema 999, and this one knows 1)",
+        f"✗ A newer dispatch wrote this file (schema 999, and this one knows {newest()})",
         "✗ The log has grown to 0 B",
         f"✗ Only {told[-1].split()[2]} {told[-1].split()[3]} are left on the disk",
     ]
