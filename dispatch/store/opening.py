@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -37,7 +38,8 @@ def _cannot_open(sentence: str) -> Unavailable:
 
 def explain(path: Path, exc: OSError | sqlite3.Error) -> Unavailable:
     """What SQLite, or the operating system, makes of a path that seemed right."""
-    match getattr(exc, "sqlite_errorcode", 0) & 0xFF:
+    is_full = isinstance(exc, OSError) and exc.errno == errno.ENOSPC
+    match sqlite3.SQLITE_FULL if is_full else getattr(exc, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_NOTADB:
             return Unavailable(
                 f"{path} is no SQLite database, or its beginning is damaged: give another path, or "

@@ -34,6 +34,7 @@ _LOADED = uuid4().hex
 #: Beats in a lease, and how much of it may pass without one before it no longer counts as held.
 BEATS = 10
 HELD_SHARE = 0.75
+PLACES = 2
 _COUNT_BYTES = 8
 #: What a worker says of itself stands behind its two counts.
 _ABOUT_AT = 2 * _COUNT_BYTES
@@ -75,7 +76,10 @@ class WorkerFile:
             raise Unavailable(
                 f"a worker named {worker} is at work already", code="worker-alive"
             ) from exc
-        return cls(path, handle)
+        file = cls(path, handle)
+        for place in range(PLACES):  # now: they have their place on the disk, also when it is full
+            file.write(place, 0)
+        return file
 
     def write(self, place: int, number: int) -> None:
         """Each that counts has a place of its own."""

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import anyio
@@ -45,6 +45,17 @@ class Child:
         line, _, self._rest = self._rest.partition("\n")
         return int(line)
 
+    async def stop(self, path: Path) -> None:
+        """SIGSTOP, where it does not write."""
+        while True:
+            self._process.send_signal(signal.SIGSTOP)
+            if await anyio.to_thread.run_sync(_is_free, path):
+                return
+            self._process.send_signal(signal.SIGCONT)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     async def kill(self) -> int:
         """SIGKILL; the last seq that it was told of before."""
         self._process.send_signal(signal.SIGKILL)
@@ -54,6 +65,16 @@ class Child:
                 self._rest += piece
         whole = self._rest.rpartition("\n")[0].split("\n")
         return int(whole[-1] or 0)
+
+
+def _is_free(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        db.execute("ROLLBACK")
+        return True
 
 
 @asynccontextmanager
