@@ -181,7 +181,7 @@ async def test_followers_learn_how_far_the_journal_reaches_and_when_it_is_delete
 
 
 class LapsedStore:
-    """A store whose worker is said to have stood still, until it `renews`; it `can_beat`, or not."""
+    """Its worker is said to have stood still, until it `renews`; it `can_beat`, or not."""
 
     def __init__(self, store: Store, *, can_beat: bool):
         self.__dict__.update(_store=store, is_leased=True, renews=False, can_beat=can_beat)
