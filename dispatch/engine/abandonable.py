@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -57,7 +58,7 @@ class Abandonable:
                     value = context.run(call)
                 except BaseException as exc:  # SystemExit too ends the step, not the thread
                     error = exc
-                if not loop.is_closed():
+                with suppress(RuntimeError):  # the loop is closed: it came too late for anybody
                     loop.call_soon_threadsafe(report, value, error)
 
             context = contextvars.copy_context()

@@ -5,6 +5,7 @@ It serves on a free port, with limits that a test has the patience for.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
@@ -55,6 +56,17 @@ async def streams_and_swallows() -> AsyncGenerator[str, None]:
 async def blocks(seconds: float) -> str:
     time.sleep(seconds)  # noqa: ASYNC251 - which is what it is here for
     return "blocked"
+
+
+@step
+async def spins(seconds: float) -> None:
+    """In turns so short that other threads hardly ever come in between."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        turn = time.monotonic() + 0.001
+        while time.monotonic() < turn:
+            pass
+        await asyncio.sleep(0)
 
 
 @step
@@ -138,6 +150,11 @@ async def stalls(run: Run[Any]) -> Flow:
     yield result((yield blocks(run.inputs["seconds"])))
 
 
+@flow("busy")
+async def busy(run: Run[Any]) -> Flow:
+    yield spins(run.inputs["seconds"])
+
+
 @flow("deadly")
 async def deadly(run: Run[Any]) -> Flow:
     yield "begun"
@@ -168,6 +185,7 @@ async def crashes(run: Run[Any]) -> Flow:
 
 
 FLOWS = (
+    busy,
     sleeps,
     jumps,
     crashes,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +106,20 @@ def test_who_blocks_the_loop_is_named(tmp_path: Path) -> None:
     assert f"blocked for more than 0.5 s: {who}" in stalls[0]
     assert "turns again after 1." in stalls[1]
     assert who in stalls[1]
+
+
+@pytest.mark.slow
+def test_neither_a_busy_loop_nor_a_stopped_process_is_blocked(tmp_path: Path) -> None:
+    with serving(tmp_path / "faulty.db") as child:
+        begin(child, "busy", "execution_complete", seconds=1.2)
+        child.process.send_signal(signal.SIGSTOP)
+        # Longer than what it calls a stall.
+        time.sleep(0.8)
+        child.process.send_signal(signal.SIGCONT)
+        begin(child, "stalls", "execution_complete", seconds=0)
+        assert counters(child)["loopStalls"] == 0
+        assert child.stop() == 0
+    assert "event loop" not in child.log.read_text()
 
 
 @pytest.mark.slow
