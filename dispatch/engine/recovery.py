@@ -2,7 +2,8 @@
 
 A few at a time, so that the loop has its turns for new dispatches. What may have killed a server
 (`Execution.strikes`) is taken up when the others are, one at a time: until it has got further, so
-that a death meanwhile is not shared by many. What has killed too many is parked.
+that a death meanwhile is not shared by many. It is a process that dies, so two workers on one file
+may each have such a one. What has killed too many is parked.
 """
 
 from __future__ import annotations
