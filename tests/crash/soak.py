@@ -34,6 +34,8 @@ from tests.crash.sweep import Covered, report, sweep
 from tests.crash.watch import Violation
 
 CLIENTS = 24
+#: How long a server is left in peace, at most.
+PAUSE_SECONDS = 4.0
 #: Of each violation that is told.
 MOST_CHARACTERS = 4000
 BATCH = 6
@@ -49,7 +51,14 @@ class Enough(NamedTuple):
 
 
 async def soak(
-    folder: Path, seconds: float, enough: Enough, rng: Random, *, processes: int = 1
+    folder: Path,
+    seconds: float,
+    enough: Enough,
+    rng: Random,
+    *,
+    processes: int = 1,
+    clients: int = CLIENTS,
+    pause_seconds: float = PAUSE_SECONDS,
 ) -> Told:
     """Run for that long, and until it was enough; judge. Whatever is wrong is in `violations`."""
     told, servers = Told(), [Server(folder) for _ in range(processes)]
@@ -66,12 +75,29 @@ async def soak(
         )
         return bool(told.violations) or (time.monotonic() > ends_at and reached)
 
+    deeds = {"kills": 6, "stops": 1, "freezes": 3 if processes > 1 else 0}
+
+    async def disturb(server: Server) -> None:
+        while not is_over():
+            await anyio.sleep(rng.uniform(0.5, pause_seconds))
+            [deed] = rng.choices(list(deeds), list(deeds.values()))
+            told.counts[deed] += 1
+            if deed == "freezes":
+                await server.freeze()
+                # Whoever has just started looks for a whole lease before it believes it.
+                await anyio.sleep(2 * LEASE_SECONDS + rng.uniform(0.0, 3.0))
+                server.thaw()
+                continue
+            await (server.stop() if deed == "stops" else server.kill())
+            await anyio.sleep(rng.uniform(0.0, 2.0) if processes > 1 else 0.0)
+            await server.start()
+
     try:
         for server in servers:
             await server.start()
-        async with acting(urls, told, rng, is_over), anyio.create_task_group() as tasks:
+        async with acting(urls, told, rng, is_over, clients), anyio.create_task_group() as tasks:
             for server in servers:
-                tasks.start_soon(_disturb, server, told, rng, is_over, processes > 1)
+                tasks.start_soon(disturb, server)
         await come_to_rest(urls, told, rng)
         await tell_late_joiners(urls, told)
         for server in servers:
@@ -84,30 +110,11 @@ async def soak(
     return told
 
 
-async def _disturb(
-    server: Server, told: Told, rng: Random, is_over: Callable[[], bool], has_others: bool
-) -> None:
-    deeds = {"kills": 6, "stops": 1, "freezes": 3 if has_others else 0}
-    while not is_over():
-        await anyio.sleep(rng.uniform(0.5, 4.0))
-        [deed] = rng.choices(list(deeds), list(deeds.values()))
-        told.counts[deed] += 1
-        if deed == "freezes":
-            await server.freeze()
-            # Whoever has just started looks for a whole lease before it believes it.
-            await anyio.sleep(2 * LEASE_SECONDS + rng.uniform(0.0, 3.0))
-            server.thaw()
-            continue
-        await (server.stop() if deed == "stops" else server.kill())
-        await anyio.sleep(rng.uniform(0.0, 2.0) if has_others else 0.0)
-        await server.start()
-
-
 @asynccontextmanager
 async def acting(
-    urls: Sequence[str], told: Told, rng: Random, is_over: Callable[[], bool]
+    urls: Sequence[str], told: Told, rng: Random, is_over: Callable[[], bool], clients: int
 ) -> AsyncIterator[None]:
-    """Clients, as long as it lasts and until it is over."""
+    """So many clients, as long as it lasts and until it is over."""
 
     async def act() -> None:
         async with client_of(urls, told, Random(rng.random())) as client:
@@ -115,7 +122,7 @@ async def acting(
                 await client.act()
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(CLIENTS):
+        for _ in range(clients):
             tasks.start_soon(act)
         yield
 

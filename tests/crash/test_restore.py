@@ -24,7 +24,7 @@ from tests.crash.sweep import check_entries
 
 BACKUPS = 2
 #: That clients are told of before each backup.
-EVENTS = 700
+EVENTS = 400
 
 Seqs = dict[ExecutionId, int]
 
@@ -38,7 +38,7 @@ async def test_a_backup_under_load_is_a_moment_and_all_goes_on_from_there(tmp_pa
     acknowledged: list[Seqs] = []
     await original.start()
     try:
-        async with acting([original.url], told, rng, lambda: len(acknowledged) == BACKUPS):
+        async with acting([original.url], told, rng, lambda: len(acknowledged) == BACKUPS, 12):
             for copy in copies:
                 await _until(told, told.counts["events"] + EVENTS)
                 await there(copy.db.parent.mkdir)
