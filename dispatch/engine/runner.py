@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from enum import Enum
 from types import AsyncGeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import msgspec
 
 from dispatch.core.blocks import Blocks
-from dispatch.core.clock import Clock
 from dispatch.core.errors import (
     Conflict,
     Damaged,
-    DispatchError,
     Divergence,
     FlowMistake,
     LeaseLost,
@@ -51,17 +48,17 @@ from dispatch.core.moves import (
     Show,
     Suspend,
 )
-from dispatch.core.nodes import Attempts, StepNode
+from dispatch.core.nodes import StepNode
 from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
-from dispatch.engine import steps
-from dispatch.engine.abandonable import Abandonable
 from dispatch.engine.generators import Ended, Generators
-from dispatch.engine.inbox import Inbox, Journal, read_journal
+from dispatch.engine.host import Host
+from dispatch.engine.inbox import Inbox, read_journal
 from dispatch.engine.lastwords import DRIVEN
 from dispatch.engine.outbox import Outbox
+from dispatch.engine.underway import UnderWay
 from dispatch.engine.yielded import display_draft, is_plain, outcome_of, result_raw
-from dispatch.flow import FlowVersion, Registry, Run
+from dispatch.flow import FlowVersion, Run
 from dispatch.store.base import Committed, Execution
 from dispatch.yields import Result, as_wait
 
@@ -69,49 +66,6 @@ logger = logging.getLogger(__name__)
 
 #: Entries from which a time limit may run.
 TIMED = frozenset({"dispatch.timer_set", "await", "approval_start"})
-
-
-class Host(Protocol):
-    """What a runner needs of the engine."""
-
-    registry: Registry
-    clock: Clock
-    abandonable: Abandonable
-    close_seconds: float
-
-    @property
-    def store(self) -> Journal: ...
-
-    def spawn(self, function: Any, *args: Any) -> None: ...
-
-    def suspended(self, runner: Runner) -> None:
-        """Its execution is nobody's now; the generator is warm until `close` or `revive`."""
-
-    async def leased(self) -> None:
-        """Return at once if this worker's lease is held, else when it has been renewed."""
-
-    def timer_set(self) -> None:
-        """A wait with a due time has been committed."""
-
-    def caught_up(self, runner: Runner) -> None:
-        """It has replayed its journal, or come to its end."""
-
-    def gone(self, runner: Runner) -> None:
-        """Its task has ended."""
-
-    async def park(self, execution: Execution, code: str, message: str) -> None: ...
-
-    async def fail(self, execution: Execution, code: str, message: str) -> None: ...
-
-    async def release(self, execution: Execution) -> None: ...
-
-
-class Report(NamedTuple):
-    """What a step has come to: an attempt, a failed one, its end. The step waits for `durable`."""
-
-    step: StepNode
-    draft: Draft
-    durable: anyio.Event
 
 
 class State(Enum):
@@ -138,8 +92,7 @@ class Runner:
         self._task: asyncio.Task[Any] | None = None
         self._generators = Generators()
         self._made: list[Wait[Any]] = []
-        self._steps: dict[str, anyio.CancelScope] = {}
-        self._reports: list[Report] = []
+        self._steps = UnderWay(host.spawn, self._wake)
         self._machine: Replay
         self._blocks: Blocks
         self._run: Run[Any]
@@ -204,8 +157,7 @@ class Runner:
         self._cut_off = self.state is State.DRIVING
         self.state = State.CLOSING
         self._wake()
-        for scope in self._steps.values():
-            scope.cancel()
+        self._steps.cancel()
         # One that is warm ends when it is woken: a cancellation would hit its generator's clean-up.
         if self._cut_off and self._task is not None and self._outbox.broken is None:
             self._task.cancel()
@@ -243,8 +195,7 @@ class Runner:
                 self._host.park, self.execution, "internal", f"{type(exc).__name__}: {exc}"
             )
         finally:
-            for scope in self._steps.values():
-                scope.cancel()
+            self._steps.cancel()
             await self._generators.close(self._host.close_seconds)
             self._host.caught_up(self)
             self._host.gone(self)
@@ -461,9 +412,7 @@ class Runner:
             if entry.edge is Edge.HEAD:
                 self._outbox.put(self._blocks.close())
             if entry.kind == "step_complete":
-                scope = self._steps.pop(entry.facts.id, None)
-                if scope is not None:
-                    scope.cancel()
+                self._steps.ended(entry.facts.id)
         if not self._segment_over:
             machine.fed_seq = max(machine.fed_seq, self._inbox.seen_seq)
 
@@ -489,13 +438,12 @@ class Runner:
 
     async def _append_reports(self) -> None:
         """Record what steps report, of those that are still wanted."""
-        wanted = [report for report in self._reports if report.step.id in self._steps]
-        self._reports.clear()
-        if wanted and await self._append([report.draft for report in wanted]):
-            for report in wanted:
+        reports = self._steps.take()
+        if reports and await self._append([report.draft for report in reports]):
+            for report in reports:
                 report.durable.set()
         else:
-            self._reports[:0] = wanted
+            self._steps.put_back(reports)
 
     # --- steps (steps.StepHost) ------------------------------------------------------------------
 
@@ -504,19 +452,7 @@ class Runner:
         return self._machine.base.start.step_timeout
 
     def _start(self, node: StepNode) -> None:
-        node.running = True
-        scope = self._steps[node.id] = anyio.CancelScope()
-        # A copy: the machine goes on counting what is fed back.
-        self._host.spawn(self._carry_out, node, replace(node.attempts), scope)
-
-    async def _carry_out(
-        self, node: StepNode, attempts: Attempts, scope: anyio.CancelScope
-    ) -> None:
-        with scope:
-            try:
-                await steps.carry_out(node, attempts, self)
-            except DispatchError as exc:
-                logger.info("step %s ends: %s", node.wait.name, exc)
+        self._steps.begin(node, self)
 
     async def may_begin(self) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -531,10 +467,7 @@ class Runner:
         await self._outbox.room()
 
     async def record(self, step: StepNode, draft: Draft) -> None:
-        report = Report(step, draft, anyio.Event())
-        self._reports.append(report)
-        self._wake()
-        await report.durable.wait()
+        await self._steps.report(step, draft)
 
     # --- waiting ---------------------------------------------------------------------------------
 
@@ -549,7 +482,7 @@ class Runner:
 
     async def _changed(self) -> None:
         """Return when something has been fed, reported, revived or broken."""
-        if self._inbox or self._reports:
+        if self._inbox or self._steps.has_reports:
             return
         await self._woken()
         if self._outbox.broken is not None and self.state is State.DRIVING:
