@@ -10,7 +10,7 @@ import shlex
 
 from dispatch.client import End, Received, Tail
 from dispatch.core import events
-from dispatch.core.errors import Conflict, Gone, Unprocessable
+from dispatch.core.errors import Conflict, Gone, Unavailable, Unprocessable
 from dispatch.place import Place
 from dispatch.terminal import Screen, brief
 
@@ -37,6 +37,12 @@ class Legs:
                 end = self._answer()
         except EOFError:
             return self._waiting()
+        except Unavailable as exc:
+            if not self._execution_id:
+                raise
+            self._screen.refused(exc)
+            self._follow_later()
+            return FAILED
         except KeyboardInterrupt:
             self._interrupted()
             return INTERRUPTED
@@ -44,8 +50,8 @@ class Legs:
 
     def show(self, execution_id: str, tail: Tail) -> int:
         """What there is of it now."""
-        standing = self._place.call(self._client.standing, execution_id)
-        self._place.call(self._follow, tail, standing.last_seq)
+        status = self._place.call(self._client.status, execution_id)
+        self._place.call(self._follow, tail, status["lastSeq"])
         return OK
 
     async def _follow(self, tail: Tail, until: int | None = None) -> End | None:
@@ -108,10 +114,6 @@ class Legs:
                 return self._waiting()
             case End.TURN:
                 self._screen.say(f"parked; when it is mended: {self._command('retry')}")
-                return FAILED
-            case End.BROKEN:
-                self._screen.say("the server is gone", "red")
-                self._follow_later()
                 return FAILED
             case _:
                 succeeded = isinstance(self._last, events.ExecutionComplete) and self._last.success

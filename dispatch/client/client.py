@@ -1,167 +1,206 @@
-"""Commands and documents of the Dispatch API, one method each."""
+"""The asynchronous client: `Commands` over httpx and anyio."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self
-from urllib.parse import quote
 
+import anyio
 import httpx
 import msgspec
 
+from dispatch.client.answering import Answering, Decision, Outcome, Tool
+from dispatch.client.commands import TIMEOUT, Commands
 from dispatch.client.errors import refusal, unreachable
-from dispatch.client.tail import Standing, Tail
+from dispatch.client.tail import Course, Do, Fetch, Open, Opened, Pause, Read, Received, Start, Told
+from dispatch.core.errors import Conflict, DispatchError, Gone, Unavailable
+from dispatch.core.events import ApprovalStart
 
-#: A silent stream is pinged every 10 s: one that is silent for longer has lost its server.
-_TIMEOUT = httpx.Timeout(10.0, read=35.0)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: May be coroutine functions.
+OnApproval = Callable[[ApprovalStart], Any]
+OnEvent = Callable[[Received], Any]
 
 
-class Client:
-    """A server's executions. Enter it: `async with Client(url) as client`.
+class Client(Commands["Tail", Coroutine[Any, Any, dict[str, Any]]]):
+    __doc__ = f"{Commands.__doc__}\n    Enter it: `async with Client(url) as client`."
 
-    Methods raise what the server refuses as the errors of `dispatch.core.errors`, with its code,
-    and `Unavailable` (`unreachable`) if there is no answer. Documents are given as they came.
-    """
-
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None):
-        self.url = url.rstrip("/")
-        # A proxy of the environment is for the world outside.
-        is_loopback = httpx.URL(url).host in _LOOPBACK
-        self.http = httpx.AsyncClient(
-            headers=headers, timeout=_TIMEOUT, trust_env=not is_loopback, limits=httpx.Limits()
-        )
+    _http: httpx.AsyncClient
 
     async def __aenter__(self) -> Self:
-        await self.http.__aenter__()
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=self._trusts_environment)
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.http.__aexit__()
+        await self._http.__aexit__()
 
-    # --- what is answered with a leg --------------------------------------------------------------
-
-    def dispatch(
+    async def run_with_tools(
         self,
         flow: str,
         inputs: Mapping[str, Any] | None = None,
         *,
+        tools: Mapping[str, Tool],
+        on_approval: OnApproval | None = None,
+        on_event: OnEvent | None = None,
         version: int | None = None,
         messages: Sequence[Mapping[str, Any]] = (),
         client_tools: Sequence[Mapping[str, Any]] = (),
-    ) -> Tail:
-        """Start an execution, and follow its first leg."""
-        body = {
-            "flow": {"id": flow} if version is None else {"id": flow, "version": version},
-            "inputs": inputs or {},
-            "messages": messages,
-            "clientTools": client_tools,
-        }
-        return self._leg("/v1/dispatch", body, "")
-
-    def resume(
-        self,
-        execution_id: str,
-        outputs: Mapping[str, Any] | None = None,
-        *,
-        messages: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Tail:
-        """Deliver outputs, by call id or tool name; without any, the open calls are told again."""
-        body = {"executionId": execution_id, "toolOutputs": outputs or {}, "messages": messages}
-        return self._leg("/v1/dispatch/resume", body, execution_id)
-
-    def approve(
-        self,
-        execution_id: str,
-        approval_id: str,
-        *,
-        is_approved: bool = True,
-        reason: str | None = None,
-    ) -> Tail:
-        """Decide an approval, and follow the leg that this begins."""
-        body = {
-            "executionId": execution_id,
-            "approvalId": approval_id,
-            "decision": "approved" if is_approved else "denied",
-            "reason": reason,
-            "streamResponse": True,
-        }
-        return self._leg("/v1/dispatch/approve", body, execution_id)
-
-    def retry(self, execution_id: str) -> Tail:
-        """Replay a parked execution, and follow on."""
-        return self._leg(_path(execution_id, "retry"), {}, execution_id)
-
-    def events(self, execution_id: str, *, after: int = 0, through: bool = True) -> Tail:
-        """All events behind `after`, to the final one or, unless `through`, the caller's turn."""
-        return Tail(
-            self,
-            partial(self.events_request, execution_id, after),
-            execution_id=execution_id,
-            after=after,
-            through=through,
-            is_leg=False,
+        idempotency_key: str | None = None,
+    ) -> Outcome:
+        """Dispatch, and `carry` it to its end."""
+        tail = self.dispatch(
+            flow,
+            inputs,
+            version=version,
+            messages=messages,
+            client_tools=client_tools,
+            idempotency_key=idempotency_key,
         )
+        return await self.carry(tail, tools=tools, on_approval=on_approval, on_event=on_event)
 
-    def _leg(self, path: str, body: Any, execution_id: str) -> Tail:
-        request = partial(self._request, "POST", path, body)
-        return Tail(self, request, execution_id=execution_id, is_leg=True)
-
-    # --- documents --------------------------------------------------------------------------------
-
-    async def status(self, execution_id: str) -> dict[str, Any]:
-        return await self._document(self._request("GET", _path(execution_id, "status")))
-
-    async def cancel(self, execution_id: str, reason: str | None = None) -> dict[str, Any]:
-        """Cancel it; returns its status when the final event is durable."""
-        body = {"reason": reason}
-        return await self._document(self._request("POST", _path(execution_id, "cancel"), body))
-
-    async def executions(self, **query: str | int | None) -> dict[str, Any]:
-        """Newest first. `status`, `flow`, `limit`, `before` (an execution id) narrow the list."""
-        given = {name: value for name, value in query.items() if value is not None}
-        return await self._document(self._request("GET", "/v1/executions", params=given))
-
-    async def flows(self) -> dict[str, Any]:
-        return await self._document(self._request("GET", "/v1/flows"))
-
-    async def standing(self, execution_id: str) -> Standing:
-        """Where it stands: for `Tail`."""
-        raw = await self._answer(self._request("GET", _path(execution_id, "status")))
-        return msgspec.json.decode(raw, type=Standing)
-
-    # --- requests ---------------------------------------------------------------------------------
-
-    def events_request(self, execution_id: str, after: int) -> httpx.Request:
-        """Opens the stream of events behind `after`: for `Tail`."""
-        return self._request("GET", _path(execution_id, "events"), params={"after": after})
-
-    def _request(
+    async def carry(
         self,
-        method: str,
-        path: str,
-        body: Any = None,
-        params: Mapping[str, str | int] | None = None,
-    ) -> httpx.Request:
-        content = None if body is None else msgspec.json.encode(body)
-        headers = None if body is None else {"content-type": "application/json"}
-        return self.http.build_request(
-            method, self.url + path, content=content, params=params, headers=headers
-        )
+        tail: Tail,
+        *,
+        tools: Mapping[str, Tool],
+        on_approval: OnApproval | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Outcome:
+        """Follow an execution from `tail` on, and answer what it asks, until it is over or waits
+        for what nobody here answers.
+
+        Tools get a call's parameters; those asked for together run at once. `on_approval` gives a
+        bool, a `Decision`, or None to leave it open. All three may be coroutine functions.
+        """
+        answering = Answering(tools, decides=on_approval is not None)
+        following: Tail | None = tail
+        while following is not None:
+            try:
+                async with following as entered:
+                    async for received in entered:
+                        answering.take(entered.execution_id, received)
+                        if on_event is not None:
+                            await _given(on_event(received))
+            except (Conflict, Gone) as exc:
+                answering.refused(exc)
+            else:
+                answering.ended()
+            async with anyio.create_task_group() as tasks:
+                for id, (tool, parameters) in answering.calls().items():
+                    tasks.start_soon(_run, answering, id, tool, parameters)
+            if on_approval is not None:
+                for approval in answering.approvals():
+                    decision: Decision | bool | None = await _given(on_approval(approval))
+                    answering.decided(approval.approval_id, decision)
+            following = answering.next_leg(self)
+        return answering.outcome()
+
+    def _follow(self, start: Start) -> Tail:
+        return Tail(self, start)
 
     async def _document(self, request: httpx.Request) -> dict[str, Any]:
-        return msgspec.json.decode(await self._answer(request), type=dict[str, Any])
+        return msgspec.json.decode(await self._fetch(request), type=dict[str, Any])
 
-    async def _answer(self, request: httpx.Request) -> bytes:
+    async def _fetch(self, request: httpx.Request) -> bytes:
         try:
-            response = await self.http.send(request)
+            response = await self._http.send(request)
         except httpx.HTTPError as exc:
-            raise unreachable(request.url, exc) from exc
+            raise unreachable(request, exc) from exc
         if response.status_code >= 400:
             raise refusal(response)
         return response.content
 
 
-def _path(execution_id: str, what: str) -> str:
-    return f"/v1/executions/{quote(execution_id, safe='')}/{what}"
+async def _run(answering: Answering, id: str, tool: Tool, parameters: Any) -> None:
+    try:
+        answering.succeeded(id, await _given(tool(parameters)))
+    except Exception as exc:
+        # The flow is told, and decides what becomes of it.
+        answering.failed(id, exc)
+
+
+async def _given(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+class Tail(Course):
+    __doc__ = Course.__doc__
+
+    def __init__(self, client: Client, start: Start):
+        super().__init__(client, start)
+        self._client = client
+        self._response: httpx.Response | None = None
+        # None while a read is under way: one that is cancelled ends the connection.
+        self._pieces: AsyncIterator[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._until(Opened)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._leave()
+
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self
+
+    async def __anext__(self) -> Received:
+        received = await self._until(Received)
+        if received is None:
+            raise StopAsyncIteration
+        return received
+
+    async def _until(self, kind: type[Told]) -> Told | None:
+        step = self._undone or self._next()
+        while not (step is None or isinstance(step, kind)):
+            self._undone, answer, error = step, None, None
+            try:
+                answer = await self._do(step)
+            except DispatchError as exc:
+                error = exc
+            step = self._next(answer, error)
+        self._undone = None
+        return step
+
+    async def _do(self, step: Do | Opened | Received) -> Any:
+        match step:
+            case Open(request):
+                return await self._send(request)
+            case Read():
+                return await self._read()
+            case Fetch(request):
+                return await self._client._fetch(request)
+            case Pause(seconds):
+                return await anyio.sleep(seconds)
+            case _:
+                return None
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        await self._leave()
+        try:
+            response = await self._client._http.send(request, stream=True)
+            self._response = response
+            if response.status_code >= 400:
+                await response.aread()
+                raise refusal(response)
+        except httpx.HTTPError as exc:
+            raise unreachable(request, exc) from exc
+        self._pieces = response.aiter_bytes()
+        return response
+
+    async def _read(self) -> bytes | None:
+        pieces, self._pieces = self._pieces, None
+        if pieces is None:
+            raise Unavailable("a read of this connection was cancelled", code="unreachable")
+        try:
+            piece = await anext(pieces, None)
+        except httpx.HTTPError as exc:
+            raise unreachable(self._request, exc) from exc
+        self._pieces = pieces
+        return piece
+
+    async def _leave(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()

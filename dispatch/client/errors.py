@@ -32,6 +32,12 @@ _FAMILIES: dict[int, type[DispatchError]] = {
 }
 
 
+class Unsent(Unavailable):
+    """Nobody listens there."""
+
+    code = "unreachable"
+
+
 class _Body(msgspec.Struct, frozen=True, kw_only=True):
     """Wire 5.1."""
 
@@ -57,7 +63,10 @@ def refusal(response: httpx.Response) -> DispatchError:
     return family(body.error, code=body.code or "refused", details=body.details)
 
 
-def unreachable(url: httpx.URL, error: httpx.HTTPError) -> Unavailable:
-    place = f"{url.scheme}://{url.netloc.decode()}"
+def unreachable(request: httpx.Request, error: httpx.HTTPError) -> Unavailable:
+    """`Unsent` if the request can't have arrived."""
+    place = f"{request.url.scheme}://{request.url.netloc.decode()}"
     reason = str(error) or type(error).__name__
-    return Unavailable(f"no answer from {place}: {reason}", code="unreachable")
+    is_unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    family = Unsent if is_unsent else Unavailable
+    return family(f"no answer from {place}: {reason}", code="unreachable")

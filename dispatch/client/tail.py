@@ -3,27 +3,27 @@
 A stream ends in three ways (design.md 6): the final event means that it is over, an await or an
 approval that it is the caller's turn, and neither that one has to come back with the cursor. The
 latter is done here, so that whoever iterates sees one sequence.
+
+No I/O: `Course` decides, and asks for what is to be done (`Do`); `Tail` and `SyncTail`, beside
+their clients, do it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Generator
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import anyio
 import httpx
 import msgspec
 
-from dispatch.client.errors import refusal, unreachable
+from dispatch.client.errors import Unsent
 from dispatch.core import events
 from dispatch.core.errors import Busy, Unavailable
 from dispatch.core.wire import Frame, FrameDecoder
 
-#: Before each attempt to come back; after the last one the tail is broken. A server that starts
-#: again has recovered long before.
+#: Before each attempt to come back; after the last one it is given up. A server that starts again
+#: has recovered long before.
 BACKOFF_SECONDS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0)
 
 
@@ -33,8 +33,6 @@ class End(StrEnum):
     FINAL = "final"
     #: Something is asked of the caller: outputs, a decision or, if it is parked, to mend and retry.
     TURN = "turn"
-    #: The server is gone: `Tail.seq` is the cursor to come back with.
-    BROKEN = "broken"
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -57,7 +55,63 @@ class Received(msgspec.Struct, frozen=True):
                 return None
 
 
-class Standing(msgspec.Struct, frozen=True, rename="camel"):
+# --- what is to be done ---------------------------------------------------------------------------
+
+
+class Open(NamedTuple):
+    """Send `request` and leave the last connection; answered by the response, its body unread."""
+
+    request: httpx.Request
+
+
+class Read(NamedTuple):
+    """Answered by the next piece of the body, by None at its proper end."""
+
+
+class Fetch(NamedTuple):
+    """Send `request` beside; answered by the whole body."""
+
+    request: httpx.Request
+
+
+class Pause(NamedTuple):
+    seconds: float
+
+
+class Opened(NamedTuple):
+    """Nothing is to be done: the first answer is there."""
+
+
+#: What fails is thrown in as the server's refusal, or as `Unavailable` (`unreachable`).
+Do = Open | Read | Fetch | Pause
+Told = TypeVar("Told", Opened, Received)
+Steps = Generator[Do | Opened | Received, Any, None]
+
+
+class Start(NamedTuple):
+    """Where a tail begins. `after` is None for a leg that begins nobody knows where; a tail that
+    goes `through` the caller's turns ends at the final event.
+    """
+
+    request: httpx.Request
+    execution_id: str = ""
+    after: int | None = None
+    through: bool = False
+    is_leg: bool = True
+
+
+class Requests(Protocol):
+    """What a course needs of its client."""
+
+    @property
+    def backoff(self) -> tuple[float, ...]: ...
+
+    def events_request(self, execution_id: str, after: int) -> httpx.Request: ...
+
+    def status_request(self, execution_id: str) -> httpx.Request: ...
+
+
+class _Standing(msgspec.Struct, frozen=True, rename="camel"):
     """The part of a status document that tells whether more is to come without anybody's doing."""
 
     status: str
@@ -70,156 +124,144 @@ class _Place(msgspec.Struct, frozen=True, rename="camel"):
     seq: int = 0
 
 
+_standing = msgspec.json.Decoder(_Standing)
 _place = msgspec.json.Decoder(_Place)
 _event: msgspec.json.Decoder[events.Event] = msgspec.json.Decoder(events.Event)
 
 
-class Requests(Protocol):
-    """What a tail needs of the client."""
-
-    http: httpx.AsyncClient
-
-    def events_request(self, execution_id: str, after: int) -> httpx.Request: ...
-
-    async def standing(self, execution_id: str) -> Standing: ...
-
-
-class Tail:
+class Course:
     """An execution from some event on: enter it, iterate over it, then look at `end`.
 
-    Entering it sends the request, and raises the server's refusal. `seq` is the last event seen,
-    the cursor. It ends at the caller's turn or, if it goes `through` those, at the final event.
+    Entering it sends the request, and raises the server's refusal. `seq` is the last event told,
+    the cursor. It ends at the caller's turn or, if it goes `through` those, at the final event; if
+    the server stays away it raises `Unavailable` (`unreachable`).
     """
 
-    def __init__(
-        self,
-        requests: Requests,
-        request: Callable[[], httpx.Request],
-        *,
-        execution_id: str = "",
-        after: int = 0,
-        through: bool = False,
-        is_leg: bool,
-    ):
-        self.execution_id, self.seq = execution_id, after
+    def __init__(self, requests: Requests, start: Start):
+        self.execution_id, self.seq = start.execution_id, start.after or 0
         self.end: End | None = None
-        self._requests, self._request = requests, request
-        self._through, self._is_leg = through, is_leg
-        # A dispatch that is sent again begins another execution; all else has the same answer.
-        self._is_repeatable = bool(execution_id)
-        self._attempt = 0
-        self._connection = AsyncExitStack()
-        self._pieces: AsyncIterator[bytes] | None = None
+        self._requests, self._request = requests, start.request
+        self._through, self._is_leg = start.through, start.is_leg
+        # Events may be missed only behind a place that is known.
+        self._has_place = start.after is not None
+        self._failures = 0
         self._decoder = FrameDecoder()
-        self._pending: deque[Received] = deque()
         self._last: Received | None = None
+        self._steps = self._follow()
+        #: What was to be done when whoever iterates was interrupted.
+        self._undone: Do | Opened | Received | None = None
 
-    async def __aenter__(self) -> Self:
-        await self._open(self._request())
-        return self
+    def _next(
+        self, answer: Any = None, error: Exception | None = None
+    ) -> Do | Opened | Received | None:
+        """What comes after `answer`, or `error`; None when it has ended."""
+        try:
+            return self._steps.send(answer) if error is None else self._steps.throw(error)
+        except StopIteration:
+            return None
 
-    async def __aexit__(self, *_: object) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._connection.aclose()
-
-    def __aiter__(self) -> AsyncIterator[Received]:
-        return self
-
-    async def __anext__(self) -> Received:
-        while not self._pending:
-            if self.end is not None:
-                raise StopAsyncIteration
-            if self._pieces is None:
-                await self._come_back()
-            else:
-                await self._read(self._pieces)
-        return self._pending.popleft()
+    def _follow(self) -> Steps:
+        try:
+            yield from self._open()
+        except Unsent:
+            raise
+        except Unavailable as exc:
+            # It may have arrived. All requests may be sent again: a dispatch has a key.
+            if exc.code != "unreachable":
+                raise
+            yield from self._come_back(exc)
+        yield Opened()
+        while self.end is None:
+            try:
+                yield from self._connection()
+                lost = Unavailable("the connection ended", code="unreachable")
+            except Unavailable as exc:
+                lost = exc
+            if self.end is None:
+                yield from self._come_back(lost)
 
     # --- one connection ---------------------------------------------------------------------------
 
-    async def _open(self, request: httpx.Request) -> None:
-        """Raises the server's refusal, or `Unavailable` (`unreachable`)."""
-        await self._connection.aclose()
-        try:
-            response = await self._requests.http.send(request, stream=True)
-            self._connection.push_async_callback(response.aclose)
-            if response.status_code >= 400:
-                await response.aread()
-                raise refusal(response)
-        except httpx.HTTPError as exc:
-            raise unreachable(request.url, exc) from exc
+    def _open(self) -> Steps:
+        response: httpx.Response = yield Open(self._request)
+        self._decoder = FrameDecoder()
+        self.execution_id = self.execution_id or response.headers.get("x-execution-id", "")
         if response.status_code == 204:  # it is over, and the cursor is behind all of it
             self.end = End.FINAL
-        self.execution_id = self.execution_id or response.headers.get("x-execution-id", "")
-        self._decoder = FrameDecoder()
-        self._pieces = response.aiter_bytes()
+        elif self.seq and not self._is_leg:
+            # What there is for now may end at the cursor.
+            yield from self._look()
 
-    async def _read(self, pieces: AsyncIterator[bytes]) -> None:
-        """Take what comes next on this connection, or its end."""
-        try:
-            piece = await anext(pieces)
-        except (StopAsyncIteration, httpx.HTTPError) as exc:
-            self._pieces = None
-            is_proper = isinstance(exc, StopAsyncIteration)
-            if is_proper and self._is_leg and not self._through:
-                self.end = self._last.ends if self._last else None
-            return
-        for frame in self._decoder.feed(piece):
-            self._take(frame)
-        if self._last is not None:
-            self.end = await self._settled_end(self._last)
+    def _connection(self) -> Steps:
+        """Tell what comes, until it ends or has to be left."""
+        while self.end is None:
+            piece: bytes | None = yield Read()
+            if piece is None:
+                if self._is_leg and self._last is not None:
+                    self.end = self._last.ends
+                return
+            for frame in self._decoder.feed(piece):
+                self._failures = 0
+                place = _place.decode(frame.data)
+                self.execution_id = self.execution_id or place.execution_id
+                if frame.id is None or place.type == "ping" or place.seq <= self.seq:
+                    continue
+                if self._is_leg and self._has_place and place.seq > self.seq + 1:
+                    # Something came about before this leg: it is told first.
+                    self._go_by_cursor()
+                    return
+                self._last = _received(place, frame)
+                self.seq, self._has_place = place.seq, True
+                yield self._last
+            if self._last is not None:
+                yield from self._look()
 
-    def _take(self, frame: Frame) -> None:
-        self._attempt = 0
-        place = _place.decode(frame.data)
-        self.execution_id = self.execution_id or place.execution_id
-        if frame.id is None or place.type == "ping" or place.seq <= self.seq:
-            return
-        self.seq = place.seq
-        try:
-            event = _event.decode(frame.data)
-        except msgspec.ValidationError:
-            event = None
-        self._last = Received(place.seq, place.type, event, frame.data)
-        self._pending.append(self._last)
-
-    async def _settled_end(self, last: Received) -> End | None:
-        """Whether the tail has ended with `last` although the connection has not.
+    def _look(self) -> Steps:
+        """Whether it has ended with the last event although the connection has not.
 
         A leg ends properly when it is the caller's turn. A stream of events goes on, so there it is
         looked up: a suspension's last await is what the journal ends with for now.
         """
-        if last.ends is End.FINAL:
-            return End.FINAL
-        if last.ends is None or self._is_leg or self._through:
-            return None
+        ends = None if self._last is None else self._last.ends
+        if ends is End.FINAL:
+            self.end = ends
+        if self._is_leg or self._through or (self._last is not None and ends is not End.TURN):
+            return
         try:
-            standing = await self._requests.standing(self.execution_id)
+            raw: bytes = yield Fetch(self._requests.status_request(self.execution_id))
         except Unavailable:
-            return None  # the connection will tell
-        is_last = standing.last_seq == self.seq
-        return End.TURN if is_last and standing.status in ("paused", "failed") else None
+            return  # the connection will tell
+        standing = _standing.decode(raw)
+        if standing.last_seq == self.seq and standing.status in ("paused", "failed"):
+            self.end = End.TURN
 
     # --- and the next one -------------------------------------------------------------------------
 
-    async def _come_back(self) -> None:
-        if self._attempt >= len(BACKOFF_SECONDS):
-            self.end = End.BROKEN
-            return
-        await anyio.sleep(BACKOFF_SECONDS[self._attempt])
-        self._attempt += 1
-        if self._is_leg and self._is_repeatable and self._last is None:
-            request = self._request()
-        elif self.execution_id:
-            request = self._requests.events_request(self.execution_id, self.seq)
-            self._is_leg = False
-        else:
-            self.end = End.BROKEN
-            return
-        try:
-            await self._open(request)
-        except (Busy, Unavailable):
-            return
-        if self.end is None and self._last is not None:
-            # The connection may have been lost behind the last event there is for now.
-            self.end = await self._settled_end(self._last)
+    def _come_back(self, lost: Unavailable | Busy) -> Steps:
+        """With the request itself as long as nothing was heard, then by the cursor."""
+        if self._last is not None:
+            self._go_by_cursor()
+        backoff = self._requests.backoff
+        while self._failures < len(backoff):
+            yield Pause(backoff[self._failures])
+            self._failures += 1
+            try:
+                yield from self._open()
+            except (Busy, Unavailable) as exc:
+                lost = exc
+            else:
+                return
+        where = f"{self.execution_id or 'the request'} behind event {self.seq}"
+        raise Unavailable(f"{where} is given up: {lost.message}", code="unreachable") from lost
+
+    def _go_by_cursor(self) -> None:
+        self._request = self._requests.events_request(self.execution_id, self.seq)
+        self._is_leg = False
+
+
+def _received(place: _Place, frame: Frame) -> Received:
+    try:
+        event = _event.decode(frame.data)
+    except msgspec.ValidationError:
+        event = None
+    return Received(place.seq, place.type, event, frame.data)

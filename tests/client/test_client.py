@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,6 @@ import msgspec
 import pytest
 
 from dispatch.client import Client, End, Tail
-from dispatch.client import tail as tail_module
 from dispatch.core.errors import (
     Busy,
     Conflict,
@@ -91,6 +91,7 @@ class Scripted:
 
     def __init__(self, *answers: Answer | Document | Hangup):
         self.asked: list[str] = []
+        self.keys: set[str] = set()
         self._answers = list(answers)
 
     @asynccontextmanager
@@ -99,7 +100,7 @@ class Scripted:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
         async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, self._serve)
-            async with Client(f"http://127.0.0.1:{port}") as client:
+            async with Client(f"http://127.0.0.1:{port}", backoff=(0.0,) * 4) as client:
                 with anyio.fail_after(20):
                     yield client
             tasks.cancel_scope.cancel()
@@ -110,12 +111,8 @@ class Scripted:
             while b"\r\n\r\n" not in head:
                 head += await stream.receive()
             self.asked.append(" ".join(head.decode().split(" ")[:2]))
+            self.keys.update(re.findall(r"^idempotency-key: (.+)\r$", head.decode(), re.MULTILINE))
             await self._answers.pop(0).send(stream)
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail_module, "BACKOFF_SECONDS", (0.0,) * 4)
 
 
 async def seqs(tail: Tail) -> list[int]:
@@ -193,14 +190,15 @@ async def test_who_has_it_all_is_done() -> None:
     assert tail.end is End.FINAL
 
 
-async def test_a_server_that_stays_away_leaves_it_broken() -> None:
+async def test_a_server_that_stays_away_is_given_up_with_the_cursor_kept() -> None:
     busy = Document(429, {"error": "too much"}, "Retry-After: 1")
     gone = Document(503, {"error": "stopping", "code": "shutting-down"})
     server = Scripted(Answer(START, delta(2)), Hangup(), gone, busy, Hangup())
     async with server.client() as client:
         tail = client.dispatch("flow")
-        assert await seqs(tail) == [1, 2]
-    assert (tail.end, tail.seq) == (End.BROKEN, 2)
+        with pytest.raises(Unavailable, match=f"{ID} behind event 2 is given up") as raised:
+            await seqs(tail)
+    assert (tail.end, tail.seq, raised.value.code) == (None, 2, "unreachable")
     assert len(server.asked) == 5
 
 
@@ -269,11 +267,12 @@ async def test_a_continuation_that_broke_before_its_first_event_is_sent_again() 
     assert server.asked == ["POST /v1/dispatch/resume"] * 2
 
 
-async def test_a_dispatch_is_never_sent_twice() -> None:
-    server = Scripted(Answer(), Answer(START, final(2)))
+async def test_a_dispatch_that_broke_before_its_first_event_is_sent_again_with_its_key() -> None:
+    server = Scripted(Hangup(), Answer(), Answer(START, final(2)))
     async with server.client() as client:
         assert await seqs(client.dispatch("flow")) == [1, 2]
-    assert server.asked == ["POST /v1/dispatch", f"{EVENTS}0"]
+    assert server.asked == ["POST /v1/dispatch"] * 3
+    assert len(server.keys) == 1
 
 
 async def test_an_event_that_the_client_does_not_know_is_told_as_it_came() -> None:
@@ -331,8 +330,40 @@ async def test_an_answer_that_is_not_ours_is_told_by_its_status() -> None:
 
 
 async def test_no_answer_at_all() -> None:
-    async with Scripted(Hangup(), Hangup()).client() as client:
+    async with Scripted(*[Hangup() for _ in range(6)]).client() as client:
         for ask in (client.flows(), seqs(client.dispatch("flow"))):
             with pytest.raises(Unavailable) as raised:
                 await ask
             assert raised.value.code == "unreachable"
+
+
+async def test_where_nobody_listens_nothing_is_sent_again() -> None:
+    async with Client("http://127.0.0.1:1", backoff=(60.0,)) as client:
+        with pytest.raises(Unavailable, match="no answer from") as raised:
+            await seqs(client.dispatch("flow"))
+    assert raised.value.code == "unreachable"
+
+
+# --- gaps and interruptions -----------------------------------------------------------------------
+
+
+async def test_what_came_about_before_a_leg_is_told_to_who_knows_the_rest() -> None:
+    server = Scripted(
+        Answer(frame(9, "execution_start"), final(10), is_proper=True),
+        Answer(delta(7), delta(8), frame(9, "execution_start"), final(10)),
+        standing("running", 8),
+    )
+    async with server.client() as client:
+        assert await seqs(client.resume(ID, {"get": 1}, after=6)) == [7, 8, 9, 10]
+    assert server.asked[1:] == [f"{EVENTS}6", STATUS]
+
+
+async def test_a_read_that_was_cancelled_leaves_no_gap() -> None:
+    server = Scripted(Answer(START, delta(2), stays_open=True), Answer(delta(3), final(4)))
+    async with server.client() as client, client.dispatch("flow") as tail:
+        told = [(await anext(tail)).seq, (await anext(tail)).seq]
+        with anyio.move_on_after(0) as scope:
+            await anext(tail)
+        assert scope.cancelled_caught
+        told += [received.seq async for received in tail]
+    assert told == [1, 2, 3, 4]
