@@ -86,6 +86,7 @@ class ClientResumeBody(Continuation, frozen=True, kw_only=True):
 
 class FeedbackBody(_Body, frozen=True, kw_only=True):
     session_id: Secret
+    token: Secret | None = None
     type: Literal["upvote", "downvote", "copy", "csat", "nps"]
     message_id: Annotated[str, Meta(max_length=200)] | None = None
     rating: float | None = None
@@ -108,6 +109,7 @@ class InitDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     conversation_id: str
     conversation_revision: str
     config: PageConfig
+    target_id: str
     flow: FlowShown
 
 
@@ -160,7 +162,7 @@ class ClientSessions:
         _, asked = await body.take(request, InitBody, self._settings)
         token = await self._sessions.token(_digest(asked.token))
         if token is None or token.revoked_at is not None:
-            raise Unauthenticated("invalid token", code="client-token-invalid")
+            raise _not_a_token()
         _check_origin(request, token)
         if asked.flow_id not in (None, token.flow):
             raise Forbidden(
@@ -191,6 +193,7 @@ class ClientSessions:
                 conversation_id=session.conversation_id,
                 conversation_revision="0",
                 config=PageConfig(),
+                target_id=flow.id,
                 flow=FlowShown(id=flow.id, name=flow.id, description=flow.description),
             ),
             headers=_UNCACHED,
@@ -231,15 +234,18 @@ class ClientSessions:
     async def feedback(self, request: Request) -> Response:
         raw, asked = await body.take(request, FeedbackBody, self._settings)
         session, token = await self._session(request, asked.session_id)
+        if asked.token is not None and _digest(asked.token) != token.digest:
+            raise _not_a_token()
         said = {key: raw[key] for key in raw if key not in ("token", "sessionId")}
         given = Feedback(
-            id=f"feedback_{secrets.token_hex(12)}",
+            # Of one kind on one message there is one: who changes their mind says it again.
+            id=f"feedback_{_digest(f'{session.digest} {asked.type} {asked.message_id}')[:24]}",
             at=self._clock.now(),
             token_id=token.id,
             conversation_id=session.conversation_id,
             body=msgspec.json.encode(said).decode(),
         )
-        await self._sessions.add_feedback(given)
+        await self._sessions.put_feedback(given)
         return json_response({"success": True, "feedbackId": given.id})
 
     async def events(self, request: Request) -> Response:
@@ -331,6 +337,10 @@ def _check_origin(request: Request, token: ClientToken) -> None:
         raise Forbidden(
             f"this token may not be used by pages from {origin[:200]!r}", code="origin-forbidden"
         )
+
+
+def _not_a_token() -> Unauthenticated:
+    return Unauthenticated("invalid token", code="client-token-invalid")
 
 
 def _unknown(id: ExecutionId) -> NotFound:

@@ -74,7 +74,9 @@ class Sessions(Protocol):
 
     async def session(self, digest: str) -> tuple[ClientSession, ClientToken] | None: ...
 
-    async def add_feedback(self, feedback: Feedback) -> None: ...
+    async def put_feedback(self, feedback: Feedback) -> None:
+        """Add it, or put it in place of the one of that id."""
+        ...
 
 
 _ISSUED = "id, digest, flow, origins, created_at, revoked_at"
@@ -149,7 +151,7 @@ class SqliteSessions:
                 return session, _to_token(token)
         return None
 
-    async def add_feedback(self, feedback: Feedback) -> None:
+    async def put_feedback(self, feedback: Feedback) -> None:
         values = (
             feedback.id,
             feedback.at,
@@ -158,7 +160,9 @@ class SqliteSessions:
             feedback.body,
         )
         await self._submit(
-            lambda db: db.execute("INSERT INTO client_feedback VALUES (?, ?, ?, ?, ?)", values)
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO client_feedback VALUES (?, ?, ?, ?, ?)", values
+            )
         )
 
 

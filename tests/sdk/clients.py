@@ -44,6 +44,8 @@ class Overlay(Protocol):
     async def approve_document(
         self, execution_id: str, approval_id: str, decision: Decision
     ) -> Event: ...
+    async def agent(self, method: str, *args: Any, **more: Any) -> list[Item]: ...
+    async def agent_document(self, method: str, *args: Any, **more: Any) -> Event: ...
     async def post(self, path: str, body: Event) -> Event: ...
     async def get(self, path: str) -> Event: ...
     async def close(self) -> None: ...
@@ -109,6 +111,13 @@ class SyncOverlay:
             self.client.agents.approve, "any", execution_id, approval_id, decision, stream=False
         )
 
+    async def agent(self, method: str, *args: Any, **more: Any) -> list[Item]:
+        called = getattr(self.client.agents, method)
+        return await _off(lambda: list(called(*args, **more)))
+
+    async def agent_document(self, method: str, *args: Any, **more: Any) -> Event:
+        return await _off(getattr(self.client.agents, method), *args, stream=False, **more)
+
     async def post(self, path: str, body: Event) -> Event:
         return await _off(self.client.post, path, body)
 
@@ -167,6 +176,15 @@ class AsyncOverlay:
     ) -> Event:
         approve = self.client.agents.approve
         return await approve("any", execution_id, approval_id, decision, stream=False)
+
+    async def agent(self, method: str, *args: Any, **more: Any) -> list[Item]:
+        called = getattr(self.client.agents, method)(*args, **more)
+        # `execute_stream` gives its events, the others a coroutine that does.
+        return await _all(called if hasattr(called, "__aiter__") else await called)
+
+    async def agent_document(self, method: str, *args: Any, **more: Any) -> Event:
+        document: Event = await getattr(self.client.agents, method)(*args, stream=False, **more)
+        return document
 
     async def post(self, path: str, body: Event) -> Event:
         return await self.client.post(path, body)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import anyio
+
 from dispatch import Flow, Run, approval, flow, gather, phase, result, sleep, step, tool
 from dispatch.events import (
     ArtifactComplete,
@@ -91,6 +93,43 @@ async def tool_beside_approval(run: Run[Any]) -> Flow:
     )
     yield f"{place}: {decision.outcome}"
     yield result({"place": place, "outcome": decision.outcome, "reason": decision.reason})
+
+
+@flow("asks_twice")
+async def asks_twice(run: Run[Any]) -> Flow:
+    """For the same thing."""
+    for _ in range(2):
+        yield f"{(yield approval('book')).outcome} "
+
+
+@flow("booking_agent", kind="agent")
+async def booking_agent(run: Run[Any]) -> Flow:
+    """A turn that asks for a tool, and then for a decision."""
+    yield TurnStart(id="turn_1", role="assistant", iteration=1)
+    place = yield tool("get_place")
+    decision = yield approval("book", {"place": place})
+    yield f"{place}: {decision.outcome}, {decision.reason}"
+    yield TurnComplete(id="turn_1", role="assistant", iteration=1, stop_reason="end_turn")
+
+
+@flow("lasting")
+async def lasting(run: Run[Any]) -> Flow:
+    """Once it has its place and its decision it goes on for longer than a caller waits."""
+    yield tool("get_place")
+    yield sleep(0.001)
+    yield approval("book")
+    yield sleep(3600)
+
+
+@flow("dozing")
+async def dozing(run: Run[Any]) -> Flow:
+    """A step that takes an hour, or as long as it may."""
+    yield doze()
+
+
+@step
+async def doze() -> None:
+    await anyio.sleep(3600)
 
 
 @flow("silent")

@@ -5,93 +5,55 @@ It skips a frame that it can't read, with a warning on the log; there must be no
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from anyio.to_thread import run_sync
-from runtype import AsyncRuntypeApi, AsyncRuntypeClient, RuntypeApi, RuntypeClient
-from runtype._generated.core.request_options import RequestOptions
-from runtype._generated.dispatch.types.post_v1dispatch_request_zero import (
-    PostV1DispatchRequestZero as Request,
+from runtype import AsyncRuntypeClient
+from runtype._generated.dispatch.types.post_v1dispatch_continue_request_continuation import (
+    PostV1DispatchContinueRequestContinuation_Approval as Decide,
 )
-from runtype._generated.dispatch.types.post_v1dispatch_request_zero_flow import (
-    PostV1DispatchRequestZeroFlow as FlowTarget,
+from runtype._generated.dispatch.types.post_v1dispatch_continue_request_continuation import (
+    PostV1DispatchContinueRequestContinuation_ToolOutput as Deliver,
 )
 from runtype._generated.errors.bad_request_error import BadRequestError
 from runtype._generated.errors.conflict_error import ConflictError
 from runtype._generated.errors.not_found_error import NotFoundError
+from runtype._generated.types.async_dispatch_handle import AsyncDispatchHandle
+from runtype._generated.types.dispatch_approval_continuation_json_response import (
+    DispatchApprovalContinuationJsonResponse,
+)
+from runtype._generated.types.dispatch_detached_approval_json_response import (
+    DispatchDetachedApprovalJsonResponse,
+)
+from runtype._generated.types.dispatch_detached_tool_output_json_response import (
+    DispatchDetachedToolOutputJsonResponse,
+)
+from runtype._generated.types.dispatch_flow_json_response import DispatchFlowJsonResponse
+from runtype._generated.types.dispatch_tool_output_continuation_json_response import (
+    DispatchToolOutputContinuationJsonResponse,
+)
 
-from tests.sdk.clients import Event
+from dispatch.app import create_app
+from dispatch.settings import Settings
+from tests.sdk.clients import AsyncOverlay, Overlay, flow, text_of
+from tests.sdk.flows import lasting
+from tests.sdk.generated import (
+    APPROVE,
+    CONTINUE,
+    DISPATCH,
+    EVENTS,
+    JOURNAL,
+    RESUME,
+    STATUS,
+    Api,
+    target,
+)
+from tests.serving import serve
 
 # Its models are built when they are first used, which takes seconds.
 pytestmark = pytest.mark.slow
-
-#: Left to itself it tries 409 again, after a second and then after two.
-ONCE: RequestOptions = {"max_retries": 0}
-
-
-class Api:
-    """`client.api`, sync in a thread or async, whichever was given."""
-
-    def __init__(self, api: RuntypeApi | AsyncRuntypeApi):
-        self._api = api
-
-    async def read(self, name: str, *args: Any, **kwargs: Any) -> list[Event]:
-        """A stream, read to its end."""
-        if isinstance(self._api, RuntypeApi):
-            found = _find(self._api, name)
-            items = await run_sync(lambda: list(found(*args, **kwargs)))
-        else:
-            stream: AsyncIterator[Any] = _find(self._api, name)(*args, **kwargs)
-            items = [item async for item in stream]
-        return [_dumped(item) for item in items]
-
-    async def ask(self, name: str, *args: Any, **kwargs: Any) -> Event:
-        found = partial(_find(self._api, name), *args, request_options=ONCE, **kwargs)
-        if isinstance(self._api, RuntypeApi):
-            return _dumped(await run_sync(found))
-        return _dumped(await found())
-
-
-def _find(api: object, name: str) -> Callable[..., Any]:
-    found: Any = api
-    for part in name.split("."):
-        found = getattr(found, part)
-    method: Callable[..., Any] = found
-    return method
-
-
-def _dumped(model: Any) -> Event:
-    event: Event = model.model_dump(by_alias=True)
-    return event
-
-
-@pytest.fixture(params=["sync", "async"])
-async def api(
-    request: pytest.FixtureRequest, address: str, caplog: pytest.LogCaptureFixture
-) -> AsyncIterator[Api]:
-    caplog.set_level(logging.WARNING)
-    if request.param == "sync":
-        with RuntypeClient(api_key="key", base_url=address) as client:
-            yield Api(client.api)
-    else:
-        async with AsyncRuntypeClient(api_key="key", base_url=address) as client_:
-            yield Api(client_.api)
-    assert [record.getMessage() for record in caplog.records] == []
-
-
-DISPATCH = "dispatch.execute_a_flow_or_agent"
-RESUME = "dispatch.resume_a_paused_execution"
-APPROVE = "dispatch.approve_or_deny_a_pending_approval"
-EVENTS = "executions.stream_execution_events"
-STATUS = "executions.poll_an_asynchronous_execution"
-
-
-def target(id: str, **more: Any) -> Request:
-    return Request(flow=FlowTarget.model_validate({"id": id}), **more)
 
 
 async def test_dispatch_resume_and_status(api: Api) -> None:
@@ -161,23 +123,118 @@ async def test_refusals_have_their_types(api: Api) -> None:
         await api.ask(RESUME, execution_id=id, tool_outputs=decision)
 
 
-def test_the_generated_client_tries_again_and_nothing_happens_twice(address: str) -> None:
-    """What it does by itself: a 409 is posted three times in all."""
-    with RuntypeClient(api_key="key", base_url=address) as client:
-        first = [
-            _dumped(item)
-            for item in client.api.dispatch.execute_a_flow_or_agent(request=target("weather"))
-        ]
-        id, call = first[0]["executionId"], first[-1]["toolCallId"]
-        resume: Callable[..., Any] = client.api.dispatch.resume_a_paused_execution
-        done = resume(execution_id=id, tool_outputs={call: "wet"})
-        again = resume(execution_id=id, tool_outputs={call: "wet"})
-        assert again == done
-        with pytest.raises(ConflictError):
-            resume(
-                execution_id=id,
-                tool_outputs={call: "dry"},
-                request_options={"max_retries": 1},
-            )
-        events: Iterator[Any] = client.api.executions.stream_execution_events(id)
-        assert [event.type for event in events].count("tool_complete") == 1
+# --- continue -------------------------------------------------------------------------------------
+
+
+async def test_continue_with_outputs(api: Api) -> None:
+    first = await api.read(DISPATCH, request=target("weather"))
+    id, outputs = first[0]["executionId"], {first[-1]["toolCallId"]: "dry"}
+    done = await api.answer(CONTINUE, execution_id=id, continuation=Deliver(tool_outputs=outputs))
+    assert isinstance(done, DispatchToolOutputContinuationJsonResponse)
+    assert (done.status, done.events[-1].type) == ("completed", "execution_complete")
+
+
+async def test_continue_with_a_decision(api: Api) -> None:
+    """The answer has no `events`, or the client would take it for the other kind."""
+    first = await api.read(DISPATCH, request=target("approval"))
+    decided = Decide(approval_id=first[-1]["approvalId"], decision="denied", reason="not today")
+    id = first[0]["executionId"]
+    done = await api.answer(CONTINUE, execution_id=id, continuation=decided)
+    assert isinstance(done, DispatchApprovalContinuationJsonResponse)
+    assert (done.status, done.decision) == ("completed", "denied")
+    assert '"not today"' in (await api.read(EVENTS, id))[-1]["finalOutput"]
+
+
+async def test_what_goes_on_without_its_caller_is_told_as_that(tmp_path: Path) -> None:
+    app = create_app([lasting], tmp_path / "lasting.db", Settings(json_wait_seconds=0))
+    async with serve(app) as url, AsyncRuntypeClient(base_url=url) as client:
+        api = Api(client.api)
+        first = await api.read(DISPATCH, request=target("lasting"))
+        id, outputs = first[0]["executionId"], {"get_place": "Oslo"}
+        told = await api.answer(RESUME, execution_id=id, tool_outputs=outputs)
+        assert isinstance(told, DispatchDetachedToolOutputJsonResponse)
+        with anyio.fail_after(5):
+            while (await api.ask(STATUS, id))["status"] != "paused":
+                pass
+        approval = (await api.ask(JOURNAL, id))["journalEvents"][-1]["payload"]["approvalId"]
+        decision: Any = {"approval_id": approval, "decision": "approved"}
+        decided = await api.answer(APPROVE, execution_id=id, **decision)
+        assert isinstance(decided, DispatchDetachedApprovalJsonResponse)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def test_the_journal_has_the_events_as_rows(api: Api) -> None:
+    told = await api.read(DISPATCH, request=target("weather"))
+    journal = await api.ask(JOURNAL, told[0]["executionId"])
+    rows = journal["journalEvents"]
+    assert [row["payload"]["type"] for row in rows] == [event["type"] for event in told]
+    assert [row["eventName"] for row in rows] == [event["type"] for event in told]
+    assert [row["seq"] for row in rows] == list(range(1, len(told) + 1))
+    assert journal["truncated"] is False
+
+
+async def test_respond_async_is_polled_until_it_is_over(api: Api, address: str) -> None:
+    overlay = AsyncOverlay(address, headers={"Prefer": "respond-async"})
+    handle = AsyncDispatchHandle.model_validate(
+        await overlay.document(flow("tokens", inputs={"count": 3}))
+    )
+    await overlay.close()
+    assert handle.events_url == f"/v1/executions/{handle.execution_id}/events"
+    assert handle.status_url == f"/v1/executions/{handle.execution_id}/status"
+    with anyio.fail_after(10):
+        while (status := await api.ask(STATUS, handle.execution_id))["status"] != "completed":
+            assert status["status"] in ("queued", "running")
+    result = DispatchFlowJsonResponse.model_validate(status["result"])
+    assert result.events[-1].type == "execution_complete"
+    assert len(result.events) == result.total_events
+
+
+async def test_a_document_is_what_the_models_say(overlay: Overlay) -> None:
+    for id in ("weather", "approval", "failing", "tokens"):
+        DispatchFlowJsonResponse.model_validate(await overlay.document(flow(id)))
+
+
+# --- what a dispatch settles beforehand -----------------------------------------------------------
+
+
+async def test_outputs_given_up_front_answer_their_calls(api: Api) -> None:
+    options = {"clientToolOutputs": {"get_weather": "dry"}}
+    told = await api.read(DISPATCH, request=target("weather", options=options))
+    assert told[-1]["type"] == "execution_complete"
+    assert "It is dry." in text_of(told)
+
+
+async def test_a_flow_that_takes_too_long_fails(api: Api) -> None:
+    options = {"flowTimeoutMs": 20}
+    told = await api.read(DISPATCH, request=target("dozing", options=options))
+    assert (told[-1]["type"], told[-1]["code"]) == ("execution_error", "flow-timeout")
+
+
+async def test_a_step_that_takes_too_long_fails(api: Api) -> None:
+    options = {"stepTimeoutMs": 20}
+    told = await api.read(DISPATCH, request=target("dozing", options=options))
+    [ended] = [event for event in told if event["type"] == "step_complete"]
+    assert (ended["success"], ended["error"]) == (False, "no result within 0.02 s")
+    assert told[-1]["type"] == "execution_error"
+
+
+async def test_a_key_finds_the_first_execution_again(
+    api: Api, request: pytest.FixtureRequest
+) -> None:
+    headers = {"idempotency-key": f"of-{request.node.name}"}
+    told = await api.read(DISPATCH, request=target("weather"), headers=headers)
+    assert await api.read(DISPATCH, request=target("weather"), headers=headers) == told
+    with pytest.raises(ConflictError):
+        await api.read(DISPATCH, request=target("echo"), headers=headers)
+
+
+async def test_a_decision_is_remembered(api: Api) -> None:
+    first = await api.read(DISPATCH, request=target("asks_twice"))
+    id, approval = first[0]["executionId"], first[-1]["approvalId"]
+    done = await api.ask(
+        APPROVE, execution_id=id, approval_id=approval, decision="denied", remember=True
+    )
+    assert done["status"] == "completed"
+    assert text_of(await api.read(EVENTS, id)) == "denied denied "
