@@ -71,7 +71,7 @@ class _NoSessions:
     async def session(self, digest: str) -> tuple[ClientSession, ClientToken] | None:
         return None
 
-    async def add_feedback(self, feedback: Feedback) -> None: ...
+    async def put_feedback(self, feedback: Feedback) -> None: ...
 
 
 class MemoryStore:

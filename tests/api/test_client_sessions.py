@@ -142,6 +142,15 @@ async def test_feedback_is_kept(page: Page) -> None:
     assert answer.json()["feedbackId"]
 
 
+async def test_feedback_with_another_sessions_token_is_401(page: Page) -> None:
+    await page.begin()
+    other = await page.token("two")
+    body = {"sessionId": page.session, "type": "nps", "rating": 9}
+    for token in (other, "ct_made_up"):
+        answer = await page.post("/v1/client/feedback", {**body, "token": token})
+        assert refusal(answer)[:2] == (401, "client-token-invalid")
+
+
 async def test_a_page_approves_what_it_started(page: Page) -> None:
     await page.begin("decide")
     told = await page.chat()
