@@ -84,6 +84,8 @@ class Watch:
         looked_at: set[ExecutionId] = set()
         while True:
             concerning = set(concerned.concerns())
+            # Before anything is looked at: what was seen before a standstill tells nothing.
+            standstills = store.standstills
             try:
                 has_changed = store.has_changed()
                 if has_changed or not store.is_leased:
@@ -93,7 +95,7 @@ class Watch:
                     await self._look(unseen)
                 looked_at = concerning
                 if not store.is_leased:
-                    self._renew()
+                    self._renew(standstills)
                 if has_changed and await store.runnable(1):
                     concerned.runnable()
             except DispatchError as exc:
@@ -101,8 +103,8 @@ class Watch:
             pause = WATCH_SECONDS + len(concerning) * ROW_SECONDS
             await concerned.clock.sleep(LOOK_SECONDS if store.is_alone else pause)
 
-    def _renew(self) -> None:
-        if self._concerned.store.renew():
+    def _renew(self, standstills: int) -> None:
+        if self._concerned.store.renew(standstills):
             self._renewed.set()
             self._renewed = anyio.Event()
         else:

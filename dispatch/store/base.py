@@ -211,9 +211,15 @@ class Store(Protocol):
         """
         ...
 
-    def renew(self) -> bool:
-        """Make it so again, for one that has seen (`peek`) what others have taken, unless it stood
-        still again meanwhile. False if it cannot show that it lives.
+    @property
+    def standstills(self) -> int:
+        """How often it was found not to be so."""
+        ...
+
+    def renew(self, standstills: int) -> bool:
+        """Make it so again, for one that has seen (`peek`) what others have taken since that many
+        `standstills`: if there were more meanwhile, it has to look again. False if it cannot show
+        that it lives.
         """
         ...
 

@@ -163,8 +163,12 @@ class SqliteStore:
     def is_leased(self) -> bool:
         return self._lease.is_held
 
-    def renew(self) -> bool:
-        return self._lease.renew()
+    @property
+    def standstills(self) -> int:
+        return self._lease.standstills
+
+    def renew(self, standstills: int) -> bool:
+        return self._lease.renew(standstills)
 
     @property
     def is_alone(self) -> bool:

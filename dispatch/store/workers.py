@@ -115,7 +115,8 @@ class Lease:
     def __init__(self, file: WorkerFile, seconds: float):
         self._file, self._seconds = file, seconds
         self._beaten_at = time.monotonic()
-        self._has_lapsed = self._is_failing = False
+        self._is_failing = False
+        self.standstills = self._forgiven = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_in_thread, name="store-beat", daemon=True)
         self._loop = asyncio.get_running_loop()
@@ -129,15 +130,15 @@ class Lease:
     @property
     def is_held(self) -> bool:
         """Whether nobody can have taken this worker for dead."""
-        return not self._has_lapsed and not self._lapses(time.monotonic())
+        return self.standstills == self._forgiven and not self._lapses(time.monotonic())
 
-    def renew(self) -> bool:
-        """Hold it again, if this worker has not stood still since the last beat; False if it cannot
+    def renew(self, standstills: int) -> bool:
+        """Hold it again, if this worker has stood still no more than so often; False if it cannot
         beat.
         """
         if self._lapses(time.monotonic()):
             return self._beat(1, next(self._count))
-        self._has_lapsed = False
+        self._forgiven = standstills
         return True
 
     def _lapses(self, at: float) -> bool:
@@ -155,7 +156,8 @@ class Lease:
 
     def _beat(self, place: int, number: int) -> bool:
         at = time.monotonic()  # before the beat: others may see it at once
-        self._has_lapsed = self._has_lapsed or self._lapses(at)
+        if self._lapses(at):
+            self.standstills += 1
         try:
             self._file.write(place, number)
         except OSError as exc:

@@ -80,6 +80,7 @@ class MemoryStore:
     fault = None
     last_words = 2  # stderr
     is_leased = is_alone = True
+    standstills = 0
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
@@ -222,7 +223,7 @@ class MemoryStore:
     def peek(self, execution_ids: Collection[ExecutionId]) -> list[Execution]:
         return [self._journals[id].execution for id in execution_ids if id in self._journals]
 
-    def renew(self) -> bool:
+    def renew(self, standstills: int) -> bool:
         return True
 
     # --- rows -------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -11,9 +11,10 @@ import anyio.lowlevel
 import pytest
 
 from dispatch import Flow, Run, flow, gather, result, step, tool
+from dispatch.core.ids import ExecutionId
 from dispatch.core.lifecycle import Status
 from dispatch.flow import FlowVersion
-from dispatch.store.base import Store
+from dispatch.store.base import Execution, Store
 from tests.engine.worker import PATIENCE_SECONDS, Bench, Play, Worker
 
 Pair = tuple[Worker, Worker]
@@ -181,10 +182,24 @@ async def test_followers_learn_how_far_the_journal_reaches_and_when_it_is_delete
 
 
 class LapsedStore:
-    """Its worker is said to have stood still, until it `renews`; it `can_beat`, or not."""
+    """Its worker is said to have stood still, until it `renews`; it `can_beat`, or not. It does so
+    when it has peeked, if it `falls`.
+    """
+
+    is_leased: bool
+    falls: bool
+    standstills: int
 
     def __init__(self, store: Store, *, can_beat: bool):
-        self.__dict__.update(_store=store, is_leased=True, renews=False, can_beat=can_beat)
+        self.__dict__.update(
+            _store=store,
+            is_leased=True,
+            renews=False,
+            can_beat=can_beat,
+            falls=False,
+            standstills=0,
+            calls=[],
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -195,8 +210,19 @@ class LapsedStore:
         else:
             setattr(self._store, name, value)
 
-    def renew(self) -> bool:
-        self.is_leased = self.renews
+    def peek(self, execution_ids: Collection[ExecutionId]) -> list[Execution]:
+        rows: list[Execution] = self._store.peek(execution_ids)
+        self.calls.append("peek")
+        if self.falls:
+            self.falls = self.is_leased = False
+            self.standstills += 1
+            self.calls.append("fall")
+        return rows
+
+    def renew(self, standstills: int) -> bool:
+        self.is_leased = self.renews and standstills == self.standstills
+        if self.is_leased:
+            self.calls.append("renewed")
         return bool(self.can_beat)
 
 
@@ -225,6 +251,20 @@ async def test_no_step_begins_before_what_is_lost_has_been_looked_at(
         gate.opened.set()
         await play.rest()
         assert (await play.kinds()).count("dispatch.step_attempt") == 1
+
+
+async def test_what_was_seen_before_a_standstill_is_looked_at_again(
+    bench: Bench, flows: list[FlowVersion], gate: Gate
+) -> None:
+    made: list[LapsedStore] = []
+    async with bench.worker(*flows, wrap=lapsing(made, can_beat=True)) as one:
+        made[0].falls = made[0].renews = True
+        play = await one.dispatch("holds")
+        await until(one, lambda: "renewed" in made[0].calls)
+        calls = made[0].calls
+        assert "peek" in calls[calls.index("fall") : calls.index("renewed")]
+        gate.opened.set()
+        await play.rest()
 
 
 async def test_who_cannot_beat_drives_nothing_and_takes_nothing(

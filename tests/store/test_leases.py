@@ -138,15 +138,33 @@ async def test_a_lease_that_lapsed_is_not_held_until_it_is_renewed(path: Path) -
         with anyio.fail_after(PATIENCE_SECONDS):
             while is_held(lease):
                 await anyio.lowlevel.checkpoint()
-        assert not lease.renew()
+        assert not lease.renew(lease.standstills)
         file.is_broken = False
-        assert lease.renew()  # it can beat, but what it holds has not been looked at since
+        assert lease.renew(0)  # it can beat, but what it holds has not been looked at since
         assert not is_held(lease)
-        assert lease.renew()
+        assert lease.renew(lease.standstills)
         assert is_held(lease)
     finally:
         await lease.end()
     assert not is_held(lease)
+
+
+async def test_what_was_seen_before_a_standstill_renews_nothing(path: Path) -> None:
+    file = await anyio.to_thread.run_sync(Breakable.take, path, "w")
+    lease = await Lease(file, 0.2).begin()
+    try:
+        seen = lease.standstills
+        file.is_broken = True
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while is_held(lease):
+                await anyio.lowlevel.checkpoint()
+            file.is_broken = False
+            # It beats again, before anybody has noticed.
+            while lease.standstills == seen or not lease.renew(seen):
+                await anyio.lowlevel.checkpoint()
+        assert not is_held(lease)
+    finally:
+        await lease.end()
 
 
 def test_beats_go_on_while_the_disk_is_full(tmp_path: Path) -> None:
