@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -151,13 +151,19 @@ async def _call(step: StepNode, wait: StepWait[Any], host: StepHost) -> Any:
         stream = _stream(step, wait, items, host)
         where = partial(mistakes.suspended_at, items)
         return await host.abandonable.in_task(stream, name, where)
-    if inspect.iscoroutinefunction(wait.fn):
-        return await host.abandonable.in_task(wait.fn(*wait.args, **wait.kwargs), name)
     call = partial(wait.fn, *wait.args, **wait.kwargs)
+    if inspect.iscoroutinefunction(wait.fn):
+        return await host.abandonable.in_task(_begin(call, host), name)
     value = await host.abandonable.in_thread(call, name)
     if inspect.isawaitable(value):  # a callable object, or a lambda around a coroutine
         return await host.abandonable.in_task(_awaited(value), name)
     return value
+
+
+async def _begin(call: Callable[[], Awaitable[Any]], host: StepHost) -> Any:
+    # Again: it took the loop a turn to come here, in which the process may have stood still.
+    await host.may_begin()
+    return await call()
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
@@ -172,6 +178,7 @@ async def _stream(
     answer: Any = _NOTHING
     task = asyncio.current_task()
     async with aclosing(items):
+        await host.may_begin()  # again, as in _begin
         async for item in items:
             if task is not None and task.cancelling():
                 # It has swallowed that, and may have been left behind: nobody wants this any more.

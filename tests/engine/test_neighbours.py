@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
@@ -183,12 +184,14 @@ async def test_followers_learn_how_far_the_journal_reaches_and_when_it_is_delete
 
 class LapsedStore:
     """Its worker is said to have stood still, until it `renews`; it `can_beat`, or not. It does so
-    when it has peeked, if it `falls`.
+    when it has peeked, if it `falls`, or so many turns of the loop after an append: `falls_in`.
     """
 
     is_leased: bool
     falls: bool
+    falls_in: int | None
     standstills: int
+    on_fall: Callable[[], None]
 
     def __init__(self, store: Store, *, can_beat: bool):
         self.__dict__.update(
@@ -197,8 +200,10 @@ class LapsedStore:
             renews=False,
             can_beat=can_beat,
             falls=False,
+            falls_in=None,
             standstills=0,
             calls=[],
+            on_fall=lambda: None,
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -214,10 +219,24 @@ class LapsedStore:
         rows: list[Execution] = self._store.peek(execution_ids)
         self.calls.append("peek")
         if self.falls:
-            self.falls = self.is_leased = False
-            self.standstills += 1
-            self.calls.append("fall")
+            self._fall(0)
         return rows
+
+    async def append(self, *what: Any, **how: Any) -> Any:
+        appended = await self._store.append(*what, **how)
+        if self.falls_in is not None:
+            self._fall(self.falls_in)
+        return appended
+
+    def _fall(self, turns: int) -> None:
+        self.falls, self.falls_in = False, None
+        if turns:
+            asyncio.get_running_loop().call_soon(self._fall, turns - 1)
+            return
+        self.is_leased = False
+        self.standstills += 1
+        self.calls.append("fall")
+        self.on_fall()
 
     def renew(self, standstills: int) -> bool:
         self.is_leased = self.renews and standstills == self.standstills
@@ -251,6 +270,27 @@ async def test_no_step_begins_before_what_is_lost_has_been_looked_at(
         gate.opened.set()
         await play.rest()
         assert (await play.kinds()).count("dispatch.step_attempt") == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_no_step_begins_after_a_standstill_at_any_moment(
+    bench: Bench, flows: list[FlowVersion], gate: Gate, turns: int
+) -> None:
+    made: list[LapsedStore] = []
+    async with bench.worker(*flows, wrap=lapsing(made, can_beat=True)) as one:
+        begun: list[int] = []
+        made[0].falls_in, made[0].on_fall = turns, lambda: begun.append(gate.begun)
+        play = await one.dispatch("holds")
+        await until(one, lambda: bool(begun))
+        for _ in range(20):
+            one.clock.advance(0.03)
+            await anyio.lowlevel.checkpoint()
+        assert [gate.begun] == begun
+        made[0].renews = True
+        await until(one, lambda: gate.begun == 1)
+        gate.opened.set()
+        await play.rest()
+        assert gate.begun == 1
 
 
 async def test_what_was_seen_before_a_standstill_is_looked_at_again(
