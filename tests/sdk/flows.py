@@ -130,10 +130,3 @@ async def dozing(run: Run[Any]) -> Flow:
 @step
 async def doze() -> None:
     await anyio.sleep(3600)
-
-
-@flow("silent")
-async def silent(run: Run[Any]) -> Flow:
-    """Nothing to tell for a moment."""
-    yield sleep(0.2)
-    yield "Done."

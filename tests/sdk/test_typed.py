@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from pydantic import BaseModel
 from runtype import StreamCallbacks
 from runtype._models import ParsedSSEEvent
 
+from dispatch import Flow, Run, step
+from dispatch import flow as registered
 from dispatch.app import create_app
 from dispatch.core.events import TYPES
 from dispatch.examples import FLOWS
+from dispatch.flow import FlowVersion
 from dispatch.settings import Settings
 from tests.sdk.clients import AsyncOverlay, Event, Item, Overlay, calls_of, dumped, flow, types_of
-from tests.sdk.flows import silent
 from tests.serving import serve
 
 #: What the caller's tools answer.
@@ -109,12 +112,37 @@ async def test_an_agent_tells_its_kind_and_turns(overlay: Overlay) -> None:
     assert told[-1]["finalOutput"].startswith("I have seen Oslo, Lima, Accra.")
 
 
-async def test_a_ping_is_valid(tmp_path: Path) -> None:
+@pytest.fixture
+def heard() -> anyio.Event:
+    return anyio.Event()
+
+
+@pytest.fixture
+def silent(heard: anyio.Event) -> FlowVersion:
+    """Has nothing to tell until its caller has heard that it is there."""
+
+    @step
+    async def listen() -> None:
+        await heard.wait()
+
+    @registered("silent")
+    async def silent(run: Run[Any]) -> Flow:
+        yield listen()
+
+    return silent
+
+
+async def test_a_ping_is_valid(heard: anyio.Event, silent: FlowVersion, tmp_path: Path) -> None:
+    unknown: list[ParsedSSEEvent] = []
+    callbacks = StreamCallbacks(
+        on_ping=lambda _: heard.set(),
+        on_unknown_event=unknown.append,
+    )
     app = create_app([silent], tmp_path / "pings.db", Settings(ping_seconds=0.05))
     async with serve(app) as url:
         overlay = AsyncOverlay(url)
-        seen, told = await carry(overlay, flow("silent"))
+        told = dumped(await overlay.typed("/dispatch", flow("silent"), callbacks))
         await overlay.close()
-    assert seen.unknown == []
-    assert "ping" in seen.types
+    assert unknown == []
+    assert "ping" in types_of(told)
     assert told[-1]["success"] is True
