@@ -17,9 +17,7 @@ from runtype._generated.dispatch.types.post_v1dispatch_continue_request_continua
 from runtype._generated.dispatch.types.post_v1dispatch_continue_request_continuation import (
     PostV1DispatchContinueRequestContinuation_ToolOutput as Deliver,
 )
-from runtype._generated.errors.bad_request_error import BadRequestError
 from runtype._generated.errors.conflict_error import ConflictError
-from runtype._generated.errors.not_found_error import NotFoundError
 from runtype._generated.types.async_dispatch_handle import AsyncDispatchHandle
 from runtype._generated.types.dispatch_approval_continuation_json_response import (
     DispatchApprovalContinuationJsonResponse,
@@ -106,21 +104,6 @@ async def test_a_failed_run_is_a_document(api: Api) -> None:
     assert told[-1]["type"] == "execution_error"
     status = await api.ask(STATUS, told[0]["executionId"])
     assert (status["status"], status["error"]) == ("failed", "RuntimeError: boom")
-
-
-async def test_refusals_have_their_types(api: Api) -> None:
-    with pytest.raises(NotFoundError):
-        await api.read(DISPATCH, request=target("nowhere"))
-    with pytest.raises(NotFoundError):
-        await api.ask(STATUS, "nowhere")
-    waiting = await api.read(DISPATCH, request=target("weather"))
-    id, nobodys = waiting[0]["executionId"], {"call_of_another_day": 1}
-    with pytest.raises(BadRequestError):
-        await api.ask(RESUME, execution_id=id, tool_outputs=nobodys)
-    asking = await api.read(DISPATCH, request=target("approval"))
-    id, decision = asking[0]["executionId"], {asking[-1]["approvalId"]: 1}
-    with pytest.raises(ConflictError):
-        await api.ask(RESUME, execution_id=id, tool_outputs=decision)
 
 
 # --- continue -------------------------------------------------------------------------------------
