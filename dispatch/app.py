@@ -30,7 +30,7 @@ from dispatch.api.executions import Executions
 from dispatch.api.guard import Guard, check_origin
 from dispatch.api.server import Server, WhileRunning
 from dispatch.api.sse import quiet_broken_streams
-from dispatch.console import client
+from dispatch.console import client, examples
 from dispatch.core.errors import FlowMistake
 from dispatch.engine.engine import Engine
 from dispatch.engine.rehearsals import Rehearsals
@@ -135,6 +135,7 @@ def create_app(
             *Server(registry, why_not_ready, store.counters).routes(),
             *guide.routes(),
             *client.routes(),
+            *examples.routes(),
         ],
         middleware=[
             Middleware(

@@ -41,8 +41,11 @@ def serving(
     port: int = 0,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Child]:
-    """A server of `sources` (else of the examples) on the file `db`; on leaving it has ended."""
+    """A server of `sources` (else of the examples) on the file `db`, started in `folder`; on
+    leaving it has ended.
+    """
     command = [sys.executable, "-m", "dispatch", "serve", *map(str, sources)]
     command += ["--db", str(db), "--port", str(port), *options]
     log = db.with_suffix(".log")
@@ -53,6 +56,7 @@ def serving(
             stderr=stderr,
             text=True,
             env={**os.environ, **(env or {})},
+            cwd=folder,
         )
     with process:
         try:

@@ -1,0 +1,67 @@
+"""A browser, a real server that it reaches through a relay, and a page that breaks in no test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.browser.relay import Relay, relaying
+from tests.child import serving
+
+HERE = Path(__file__).parent
+#: What each page looked like in the end.
+PICTURES = HERE / "pictures"
+_OPTIONS = (
+    "--no-sandbox",  # which root can't have
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Started where Persona is."""
+    db = tmp_path_factory.mktemp("browser") / "dispatch.db"
+    with serving(db, "dispatch.examples", HERE / "flows.py", folder=HERE) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        chromium = shutil.which(os.environ.get("CHROMIUM", "chromium"))
+        browser = await playwright.chromium.launch(executable_path=chromium, args=_OPTIONS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def relay(upstream: str) -> AsyncIterator[Relay]:
+    async with relaying(upstream) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def page(
+    browser: Browser, relay: Relay, request: pytest.FixtureRequest
+) -> AsyncIterator[Page]:
+    """An empty page whose addresses are those of the relay. What it doesn't catch is an error."""
+    context = await browser.new_context(base_url=relay.url, viewport={"width": 800, "height": 800})
+    page = await context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    yield page
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+    await page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+    await context.close()
+    assert failures == []
