@@ -150,7 +150,7 @@ def test_json_is_json(block: Block) -> None:
 
 def test_every_block_is_of_a_language_that_is_looked_at() -> None:
     found = {block.language for page in PAGES for block in blocks(page)}
-    assert found == {"bash", "python", "json", "text"}
+    assert found == {"bash", "html", "json", "python", "text"}  # html: tests/browser
 
 
 def test_the_first_flow_is_the_example() -> None:

@@ -32,20 +32,24 @@ async def test_every_page_is_reached_from_the_first(tmp_path: Path) -> None:
             assert (await http.get(f"/examples/{missing}")).status_code == 404
 
 
-async def test_persona_is_served_from_where_npm_puts_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tmp_path / "node_modules" / "@runtypelabs" / "persona" / "dist"
+    bundle.mkdir(parents=True)
+    (bundle / "index.global.js").write_text("hello")
+    (bundle.parent / "package.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("installed")
+async def test_persona_is_served_from_where_npm_puts_it(tmp_path: Path) -> None:
     app = create_app(FLOWS, tmp_path / "examples.db")
     async with serve(app) as url, httpx.AsyncClient(base_url=url) as http:
-        page = "/examples/persona/index.global.js"
-        absent = await http.get(page)
+        script = await http.get("/examples/persona/index.global.js")
+        assert script.text == "hello"
+        assert script.headers["content-type"].startswith("text/javascript")
+        absent = await http.get("/examples/persona/widget.css")
         assert absent.status_code == 404
         assert "npm install @runtypelabs/persona" in absent.json()["error"]
-        bundle.mkdir(parents=True)
-        (bundle / "index.global.js").write_text("hello")
-        (bundle.parent / "package.json").write_text("{}")
-        assert (await http.get(page)).text == "hello"
-        for other in ("..%2Fpackage.json", "package.json", "..%2f..%2fx.js"):
+        for other in ("..%2Fpackage.json", "package.json", "%2e%2e/package.json"):
             assert (await http.get(f"/examples/persona/{other}")).status_code == 404

@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.browser.relay import Relay, relaying
-from tests.child import serving
+from tests.child import Child, serving
 
 HERE = Path(__file__).parent
 #: What each page looked like in the end.
@@ -21,6 +21,8 @@ _OPTIONS = (
     "--no-sandbox",  # which root can't have
     "--disable-background-networking",
     "--disable-component-update",
+    # The server is on this machine: a page from elsewhere would have to ask for that.
+    "--disable-features=LocalNetworkAccessChecks",
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
@@ -29,11 +31,15 @@ _OPTIONS = (
 
 
 @pytest.fixture(scope="session")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser") / "dispatch.db"
+
+
+@pytest.fixture(scope="session")
+def server(db: Path) -> Iterator[Child]:
     """Started where Persona is."""
-    db = tmp_path_factory.mktemp("browser") / "dispatch.db"
     with serving(db, "dispatch.examples", HERE / "flows.py", folder=HERE) as server:
-        yield server.url
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +52,8 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def relay(upstream: str) -> AsyncIterator[Relay]:
-    async with relaying(upstream) as relay:
+async def relay(server: Child) -> AsyncIterator[Relay]:
+    async with relaying(server.url) as relay:
         yield relay
 
 
@@ -57,6 +63,7 @@ async def page(
 ) -> AsyncIterator[Page]:
     """An empty page whose addresses are those of the relay. What it doesn't catch is an error."""
     context = await browser.new_context(base_url=relay.url, viewport={"width": 800, "height": 800})
+    context.set_default_timeout(10_000)
     page = await context.new_page()
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))

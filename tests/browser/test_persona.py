@@ -5,46 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Page, expect
 
+from tests.browser.chat import Chat, offer_tools
 from tests.browser.relay import Relay
-
-#: Added to the page's own tools; those that begin with `get_` run unasked.
-_TOOLS = """() => {
-    const offer = (name, execute) =>
-        document.modelContext.registerTool({ name, description: name, execute })
-    offer("get_number", ({ number }) => `it is ${number}`)
-    offer("get_object", () => ({ size: 3, colours: ["red", "blue"] }))
-    offer("get_nothing", () => { throw new Error("there is nothing to get") })
-    offer("delete_all", () => { document.body.replaceChildren() })
-}"""
-
-
-class Chat:
-    """A person at the widget."""
-
-    def __init__(self, page: Page):
-        self._page = page
-        self.widget = page.locator("#chat")
-        self.answers = self.widget.locator("[data-message-role=assistant] .persona-message-content")
-
-    async def open(self, flow: str) -> None:
-        await self._page.goto(f"/examples/persona?flow={flow}")
-        await expect(self._field).to_be_visible()
-
-    async def say(self, message: str) -> None:
-        await self._field.fill(message)
-        await self._field.press("Enter")
-
-    @property
-    def _field(self) -> Locator:
-        return self.widget.get_by_placeholder("How can I help...")
-
-    def button(self, name: str) -> Locator:
-        return self.widget.get_by_role("button", name=name, exact=True)
-
-    def option(self, label: str) -> Locator:
-        return self.widget.locator(f"[data-option-label='{label}']")
 
 
 @pytest.fixture
@@ -83,7 +47,7 @@ async def test_two_calls_at_once_that_the_user_allows(chat: Chat) -> None:
 
 async def test_tools_that_give_an_object_and_that_throw(page: Page, chat: Chat) -> None:
     await chat.open("page")
-    await page.evaluate(_TOOLS)
+    await offer_tools(page)
     await chat.say("get_number get_object get_nothing")
     await expect(chat.answers).to_contain_text("get_number: Ok(value='it is 1')")
     await expect(chat.answers).to_contain_text('{"size":3,"colours":["red","blue"]}')
@@ -92,7 +56,7 @@ async def test_tools_that_give_an_object_and_that_throw(page: Page, chat: Chat) 
 
 async def test_a_tool_that_the_user_declines(page: Page, chat: Chat) -> None:
     await chat.open("page")
-    await page.evaluate(_TOOLS)
+    await offer_tools(page)
     await chat.say("delete_all get_number")
     await chat.button("Deny").click()
     await expect(chat.answers).to_contain_text("User declined")

@@ -20,6 +20,8 @@ _PAGE = re.compile(r"[a-z]+")
 #: Within the folder that the server was started in.
 _PERSONA = Path("node_modules", "@runtypelabs", "persona", "dist")
 _PERSONA_FILE = re.compile(r"[a-z-]+(\.global)?\.(js|css)")
+# Not left to `mimetypes`, which reads the machine's own lists on the loop.
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 
 
 def routes() -> list[Route]:
@@ -51,4 +53,4 @@ async def _persona(request: Request) -> Response:
 async def _file(path: Path, otherwise: str) -> Response:
     if not await anyio.Path(path).is_file():
         raise HTTPException(404, otherwise)
-    return FileResponse(path)
+    return FileResponse(path, media_type=_TYPES[path.suffix])
