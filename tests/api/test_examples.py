@@ -21,6 +21,7 @@ async def test_every_page_is_reached_from_the_first(tmp_path: Path) -> None:
         links = re.findall(r'href="([^"]+)"', index.text)
         assert {link.partition("?")[0] for link in links} == {
             "examples/eventsource",
+            "examples/module",
             "examples/persona",
             "guide/http",
         }

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import Dialog, Page, expect
 
 from tests.browser.relay import Relay
+
+_FOLLOW = """(gate) => {
+    window.said = ""
+    window.outcome = (async () => {
+        const { Client } = await import("/client.js")
+        const { status } = await new Client().runWithTools("gated", {}, {
+            messages: [{ role: "user", content: gate }],
+            onEvent: ({ type, delta }) => { if (type === "text_delta") window.said += delta },
+        })
+        return status
+    })()
+    return null
+}"""
 
 
 async def test_eventsource_comes_back_by_itself(page: Page, relay: Relay) -> None:
@@ -26,6 +41,35 @@ async def test_eventsource_tells_why_it_could_not_start(page: Page) -> None:
     await page.goto("/examples/eventsource")
     await page.get_by_role("button", name="Start").click()
     await expect(page.locator("#status")).to_contain_text("no flow is called 'nowhere'")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_the_module_runs_tools_and_asks(page: Page, is_allowed: bool) -> None:
+    asked: list[str] = []
+
+    async def decide(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        await (dialog.accept() if is_allowed else dialog.dismiss())
+
+    page.on("dialog", decide)
+    await page.goto("/examples/module")
+    await page.get_by_role("button", name="Refund").click()
+    refunded = json.dumps({"refunded": is_allowed}).replace(" ", "")
+    await expect(page.locator("#status")).to_have_text(f"completed: {refunded}")
+    await expect(page.locator("#text")).to_contain_text("Dear Ada, we are looking into order A-17.")
+    assert asked == ['send_refund {"amount":42}\nover limit']
+
+
+async def test_the_module_takes_up_what_was_cut(page: Page, relay: Relay, tmp_path: Path) -> None:
+    await page.goto("/examples")
+    gate = tmp_path / "gate"
+    await page.evaluate(_FOLLOW, str(gate))
+    await page.wait_for_function("window.said === 'One, two, '")
+    async with page.expect_request("**/v1/executions/*/events?after=*"):
+        assert relay.cut()
+    gate.touch()
+    assert await page.evaluate("window.outcome") == "completed"
+    assert await page.evaluate("window.said") == "One, two, three, four, five."
 
 
 async def test_persona_is_missed(page: Page) -> None:
