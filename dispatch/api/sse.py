@@ -47,7 +47,7 @@ class EventStream(EventSourceResponse):
         with self._hub.subscribe(execution.id, execution.last_seq) as subscriber:
             pieces = frames(self._follow(subscriber), subscriber, self._after, self._hub.clock)
             self.body_iterator = _while_somebody_reads(pieces, receive)
-            await self._stream_response(send)
+            await self._stream_response(_ending_with_last_piece(send, subscriber))
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         # There is no limit: a client that reads slowly is a client, and costs no more than others.
@@ -69,6 +69,24 @@ async def _while_somebody_reads(
         if (count % _PIECES == 0 or piece.startswith(b"event: ping\n")) and await _left(receive):
             return
         yield piece
+
+
+def _ending_with_last_piece(send: Send, subscriber: Subscriber) -> Send:
+    """The end of the body goes with its last piece. A message of its own would be a write and a
+    packet more, and wake the client once more: a tenth of what a short answer costs.
+    """
+    has_ended = False
+
+    async def send_until_end(message: Message) -> None:
+        nonlocal has_ended
+        if has_ended:
+            return
+        if message["type"] == "http.response.body" and subscriber.is_over:
+            message["more_body"] = False
+            has_ended = True
+        await send(message)
+
+    return send_until_end
 
 
 async def _left(receive: Receive) -> bool:

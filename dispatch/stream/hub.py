@@ -115,14 +115,18 @@ class _Channel:
 
 
 class Subscriber:
-    """One open stream: what the hub knows of it is when it last sent something."""
+    """One open stream: what the hub knows of it is when it last sent something.
 
-    __slots__ = ("_channel", "_hub", "_scope", "_sent_at", "execution_id")
+    `is_over` is its tail's: what it gave last is the end.
+    """
+
+    __slots__ = ("_channel", "_hub", "_scope", "_sent_at", "execution_id", "is_over")
 
     def __init__(
         self, hub: Hub, channel: _Channel, execution_id: ExecutionId, scope: anyio.CancelScope
     ):
         self.execution_id = execution_id
+        self.is_over = False
         self._hub, self._channel, self._scope = hub, channel, scope
         self._sent_at = hub.ticks
 

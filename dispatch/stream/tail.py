@@ -74,10 +74,9 @@ async def follow_events(
 ) -> AsyncGenerator[Batch, None]:
     """Everything behind `after` until the final event."""
     cursor = _Cursor(store, subscriber, after)
-    is_over = False
-    while not is_over:
+    while not subscriber.is_over:
         batch = await cursor.next()
-        is_over = bool(batch) and batch[-1].end is Edge.FINAL
+        subscriber.is_over = bool(batch) and batch[-1].end is Edge.FINAL
         yield batch
 
 
@@ -86,11 +85,10 @@ async def follow_leg(
 ) -> AsyncGenerator[Batch, None]:
     """The leg whose head is `first_seq`. Raises `StreamBroken` if the next one's head ends it."""
     cursor = _Cursor(store, subscriber, first_seq - 1)
-    is_over = False
-    while not is_over:
+    while not subscriber.is_over:
         batch = await cursor.next()
-        count, is_over = _count_in_leg(batch, first_seq)
-        is_cut_off = count < len(batch) and not is_over
+        count, subscriber.is_over = _count_in_leg(batch, first_seq)
+        is_cut_off = count < len(batch) and not subscriber.is_over
         del batch[count:]
         if batch or not is_cut_off:
             yield batch
@@ -118,14 +116,13 @@ async def follow_legs(
     3.4).
     """
     cursor = _Cursor(store, subscriber, first_seq - 1)
-    is_over = False
-    while not is_over:
+    while not subscriber.is_over:
         batch = await cursor.next()
         for i, chunk in enumerate(batch):
             if chunk.end is Edge.NONE:
                 continue
             if chunk.last_seq >= subscriber.known_seq:
-                is_over = True
+                subscriber.is_over = True
                 del batch[i + 1 :]
                 break
             if chunk.end is Edge.TURN:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from dispatch.api.sse import _while_somebody_reads
 from dispatch.app import create_app
@@ -36,6 +36,29 @@ async def test_a_reader_that_leaves_a_silent_stream_is_forgotten(
         with anyio.fail_after(10):
             while hub._followed:
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_the_end_of_a_stream_comes_with_its_last_piece(
+    tmp_path: Path, own_flows: list[FlowVersion]
+) -> None:
+    app = create_app(own_flows, tmp_path / "dispatch.db")
+    bodies: list[Message] = []
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                bodies.append(message)
+            await send(message)
+
+        await app(scope, receive, note if scope["type"] == "http" else send)
+
+    async with serve(noted) as url, httpx.AsyncClient(base_url=url) as http:
+        leg = await http.post("/v1/dispatch", json={"flowId": "talk"})
+        events = await http.get(f"/v1/executions/{leg.headers['x-execution-id']}/events")
+    assert leg.text == events.text
+    ends = [body for body in bodies if not body["more_body"]]
+    assert len(ends) == 2
+    assert all(b"\nevent: execution_complete\n" in end["body"] for end in ends)
 
 
 async def flood() -> AsyncIterator[bytes]:
