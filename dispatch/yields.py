@@ -292,7 +292,7 @@ def step(fn: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> 
         raise FlowMistake(f"step takes a function, not a {type(fn).__name__} ({author_line()})")
     if not args and not kwargs:
         return _step_function(fn, StepOptions())
-    return _step_wait(fn, StepOptions(), args, kwargs, _annotated_result(fn))
+    return _step_wait(fn, _signature(fn), StepOptions(), args, kwargs, _annotated_result(fn))
 
 
 def _step_function(fn: Callable[..., Any], options: StepOptions) -> Callable[..., StepWait[Any]]:
@@ -309,16 +309,27 @@ def _step_function(fn: Callable[..., Any], options: StepOptions) -> Callable[...
                 f"`if TYPE_CHECKING`, or write @step(returns=…) ({mistakes.line_of(fn)})"
             ) from exc
 
+    signature = _signature(fn)  # once: making it costs more than all else that a call does
+
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> StepWait[Any]:
-        return _step_wait(fn, options, args, kwargs, returns())
+        return _step_wait(fn, signature, options, args, kwargs, returns())
 
     call.__dict__[_STEP] = True
     return call
 
 
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """None of a built-in that has none."""
+    try:
+        return inspect.signature(fn)
+    except ValueError:
+        return None
+
+
 def _step_wait(
     fn: Callable[..., Any],
+    signature: inspect.Signature | None,
     options: StepOptions,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -329,9 +340,8 @@ def _step_wait(
             f"{fn.__name__} is a step already: yield {fn.__name__}(…) ({author_line()})"
         )
     try:
-        inspect.signature(fn).bind(*args, **kwargs)
-    except ValueError:
-        pass  # a built-in without a signature
+        if signature is not None:
+            signature.bind(*args, **kwargs)
     except TypeError as exc:
         raise TypeError(f"{getattr(fn, '__name__', fn)}: {exc} ({author_line()})") from None
     return StepWait(
