@@ -35,7 +35,10 @@ def migrate(db: sqlite3.Connection) -> None:
 
     Raises `Unavailable` if the database is a newer dispatch's, or not dispatch's at all.
     """
+    known = version(db)
     for number, script in migrations("sqlite"):
+        if number <= known:
+            continue  # without the lock, which others may keep for long
         db.execute("BEGIN IMMEDIATE")
         try:
             # Read under the lock: another worker may be starting on the same file.

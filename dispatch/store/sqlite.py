@@ -54,7 +54,8 @@ from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, missing
 from dispatch.store.workers import About, Lease, Others, WorkerFile, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
 
-#: How long leaving the store waits for writes that cannot be carried out.
+#: How long opening waits for other processes, and leaving for writes that cannot be carried out.
+OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 #: A page of a journal ends with the chunk that takes it over this size.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -242,6 +243,7 @@ class SqliteStore:
             for _ in range(3):
                 db = sqlite3.connect(
                     self._path,
+                    OPEN_SECONDS,
                     isolation_level=None,
                     check_same_thread=False,
                     cached_statements=256,
@@ -251,10 +253,11 @@ class SqliteStore:
                     # First: it refuses files of others, which are to stay as they are.
                     migrate(db)
                     db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA busy_timeout = 0")
                 db.execute("PRAGMA wal_autocheckpoint = 0")
                 db.execute(f"PRAGMA journal_size_limit = {GAP_BYTES:d}")
                 db.execute(f"PRAGMA synchronous = {self._synchronous}")
+                # Last: what is above may have to wait for who puts right what a death has left.
+                db.execute("PRAGMA busy_timeout = 0")
                 connections.append(db)
             opened.pop_all()
         return connections

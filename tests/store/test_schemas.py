@@ -125,3 +125,15 @@ async def test_a_migration_that_fails_leaves_no_half(path: Path, clock: TickingC
     tables = [name for name, _ in await anyio.to_thread.run_sync(_schema, path)]
     assert "executions" in tables
     assert "half" not in tables
+
+
+def test_a_database_that_is_up_to_date_needs_no_lock(path: Path) -> None:
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as db,
+        closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
+    ):
+        migrate.migrate(db)
+        # Another server is writing, one commit after the other.
+        db.execute("BEGIN IMMEDIATE")
+        migrate.migrate(other)
+        assert migrate.version(other) == migrate.newest()
