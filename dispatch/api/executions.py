@@ -68,8 +68,9 @@ def stream_behind(request: Request, answers: Answers, execution: Execution) -> R
     """
     after = _cursor(request, execution)
     if execution.status.is_final and after == execution.last_seq:
-        # It is told to a browser's EventSource that it need not come back (wire 6.5).
-        return Response(status_code=204)
+        # It is told to a browser's EventSource that it need not come back (wire 6.5). The published
+        # client raises on an answer that isn't called a stream.
+        return Response(status_code=204, media_type="text/event-stream")
     return answers.event_stream(request, execution, after)
 
 

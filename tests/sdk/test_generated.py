@@ -82,6 +82,7 @@ async def test_events_are_replayed_from_a_cursor(api: Api) -> None:
     id = told[0]["executionId"]
     assert await api.read(EVENTS, id) == told
     assert await api.read(EVENTS, id, after=str(int(told[-3]["seq"]))) == told[-2:]
+    assert await api.read(EVENTS, id, after=str(int(told[-1]["seq"]))) == []
 
 
 @pytest.mark.parametrize("decision", ["approved", "denied"])
