@@ -168,7 +168,10 @@ def _signals(tell: Callable[[], None], seconds: int) -> Iterator[None]:
     def on_signal(number: int, _: object) -> None:
         nonlocal is_told
         if is_told:
-            os._exit(128 + number)
+            # By the signal itself: `os._exit` would be taken for the doing of the flow that is
+            # interrupted.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         is_told = True
         signal.alarm(seconds)
         loop.call_soon_threadsafe(tell)

@@ -26,6 +26,8 @@ SCAN_SECONDS = 1.0
 AT_ONCE = 8
 ALONE_FROM_STRIKES = 1 * STRIKE
 PARK_FROM_STRIKES = 3 * STRIKE
+#: For so long one that does not catch up keeps another waiting: its body may hang.
+CATCH_UP_SECONDS = 5.0
 #: For so long one that may have killed a server keeps the next such one waiting.
 ALONE_SECONDS = 10.0
 
@@ -46,7 +48,7 @@ class Recovery:
     def __init__(self, owner: Owner):
         self._owner = owner
         self._room = Nudge()
-        self._catching_up: set[ExecutionId] = set()
+        self._catching_up: dict[ExecutionId, float] = {}
         self._suspect: ExecutionId | None = None
         self._suspect_until = 0.0
 
@@ -59,7 +61,7 @@ class Recovery:
     def caught_up(self, execution_id: ExecutionId) -> None:
         """It has replayed its journal."""
         if execution_id in self._catching_up:
-            self._catching_up.discard(execution_id)
+            del self._catching_up[execution_id]
             # Not for each alone: several are taken up with one commit.
             if len(self._catching_up) <= AT_ONCE // 2:
                 self._room.give()
@@ -86,20 +88,24 @@ class Recovery:
         """Whether there may be more."""
         if not self._owner.store.is_leased:
             return False
+        now = anyio.current_time()
+        for overdue in [id for id, until in self._catching_up.items() if until <= now]:
+            del self._catching_up[overdue]
         room = AT_ONCE - len(self._catching_up)
         found = await self._owner.store.runnable(room) if room > 0 else []
         taken = [one.id for one in found if not _is_suspect(one)]
         if len(taken) < len(found) and not self._has_suspect:
             self._suspect = found[len(taken)].id
-            self._suspect_until = anyio.current_time() + ALONE_SECONDS
+            self._suspect_until = now + ALONE_SECONDS
             taken.append(self._suspect)
-        self._catching_up.update(taken)
+        self._catching_up.update(dict.fromkeys(taken, now + CATCH_UP_SECONDS))
         refused: list[ExecutionId] = []
         async with anyio.create_task_group() as tasks:  # with one commit
             for execution_id in taken:
                 tasks.start_soon(self._take, execution_id, refused)
         # They are tried again with the next scan: no nudge, or a full disk would keep us busy.
-        self._catching_up.difference_update(refused)
+        for execution_id in refused:
+            self._catching_up.pop(execution_id, None)
         if self._suspect in refused:
             self._suspect = None
         return bool(taken) and not refused

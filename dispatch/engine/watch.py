@@ -100,7 +100,9 @@ class Watch:
                     concerned.runnable()
             except DispatchError as exc:
                 logger.warning("cannot see what other workers do: %s", exc)
-            pause = WATCH_SECONDS + len(concerning) * ROW_SECONDS
+                pause = LOOK_SECONDS
+            else:
+                pause = WATCH_SECONDS + len(concerning) * ROW_SECONDS
             await concerned.clock.sleep(LOOK_SECONDS if store.is_alone else pause)
 
     def _renew(self, standstills: int) -> None:

@@ -118,7 +118,7 @@ def inspect(path: Path, *, now: float, thorough: bool = False) -> Inspection:
 
     Raises `Unavailable` if it cannot be read at all, or is not dispatch's.
     """
-    return read(path, partial(_inspect, path.absolute(), now, thorough))
+    return read(path, partial(_inspect, path.resolve(), now, thorough))
 
 
 def _inspect(path: Path, now: float, thorough: bool, db: sqlite3.Connection) -> Inspection:

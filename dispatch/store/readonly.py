@@ -18,6 +18,7 @@ def read(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
 
     Raises `Unavailable` (`store-failed`) for what SQLite cannot read.
     """
+    path = path.resolve()  # as SQLite does: beside the file itself lies its log
     while True:
         in_use = _is_in_use(path)
         try:

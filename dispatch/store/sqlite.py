@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -140,7 +141,7 @@ class SqliteStore:
         self._worker = ""
         self._is_alone = True
         self._version: list[Any] | None = None
-        self._others = Others(self._path, lease_seconds)
+        self._others: Others
         self._lease: Lease
         self.sessions = SqliteSessions(self._submit, self._select)
         self._read_fault: Unavailable | None = None
@@ -182,6 +183,7 @@ class SqliteStore:
         stack = AsyncExitStack()
         try:
             try:
+                await anyio.to_thread.run_sync(self._find)
                 await anyio.to_thread.run_sync(check_path, self._path)
                 await anyio.to_thread.run_sync(check_mount, self._path)
                 await self._enter(stack, worker)
@@ -191,6 +193,11 @@ class SqliteStore:
         finally:
             with anyio.CancelScope(shield=True):
                 await stack.aclose()
+
+    def _find(self) -> None:
+        # SQLite does, for its log; what lies beside the database must lie there for everybody.
+        self._path = Path(os.path.realpath(self._path))
+        self._others = Others(self._path, self._lease_seconds)
 
     async def _enter(self, stack: AsyncExitStack, worker: str) -> None:
         in_thread = anyio.to_thread.run_sync
@@ -378,12 +385,18 @@ class SqliteStore:
         self._is_alone = not workers
         freed = 0
         try:
-            for worker, file in await anyio.to_thread.run_sync(
-                self._others.look, list(workers.items())
-            ):
-                freed += await self._bury(worker, file)
+            lost = await anyio.to_thread.run_sync(self._others.look, list(workers.items()))
         except OSError as exc:
             raise Unavailable(f"cannot see who is at work: {exc}", code="store-failed") from exc
+        try:
+            for worker, file in lost:
+                freed += await self._bury(worker, file)
+        except OSError as exc:
+            raise Unavailable(f"cannot bury a worker: {exc}", code="store-failed") from exc
+        finally:
+            for _, file in lost:
+                if file is not None:
+                    file.let_go()
         self.counters.taken_over += freed
         return freed
 
@@ -393,16 +406,14 @@ class SqliteStore:
             if stripped:
                 _log.warning("worker %s stands still: %d executions taken", worker, stripped)
             return stripped
-        try:
-            words = await anyio.to_thread.run_sync(hear, self._path, worker)
-            if words.text:
-                _log.error("worker %s died by its own doing: %s", worker, words.text)
-            buried = await self._writer.submit(lambda tx: tx.bury(worker, words))
-            await anyio.to_thread.run_sync(forget, self._path, worker)
-            return buried
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(file.remove)
+        words = await anyio.to_thread.run_sync(hear, self._path, worker)
+        buried = await self._writer.submit(lambda tx: tx.bury(worker, words))
+        if words.text:
+            _log.error("worker %s died by its own doing: %s", worker, words.text)
+        # Not before: to whoever looks while it can't be buried, it is as it was.
+        await anyio.to_thread.run_sync(forget, self._path, worker)
+        await anyio.to_thread.run_sync(file.remove)
+        return buried
 
     async def _enlist_again(self) -> None:
         """Somebody has removed this worker's file, and others have taken it for dead."""

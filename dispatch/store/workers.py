@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -39,6 +40,9 @@ _COUNT_BYTES = 8
 #: What a worker says of itself stands behind its two counts.
 _ABOUT_AT = 2 * _COUNT_BYTES
 _ABOUT_BYTES = 1024
+_CLOSED = -1
+#: Told of at once: the files of the dead are open until they are buried.
+MOST_LOST = 64
 
 _log = logging.getLogger(__name__)
 
@@ -68,18 +72,24 @@ class WorkerFile:
     def take(cls, database: Path, worker: str) -> Self:
         """Raises `Unavailable` if another process has it: a worker of that name lives."""
         path = _path(database, worker)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file._lock(worker)
+            # Now: they have their place on the disk, also when it is full.
+            for place in range(PLACES):
+                file.write(place, 0)
+        except BaseException:
+            file.let_go()
+            raise
+        return file
+
+    def _lock(self, worker: str) -> None:
+        try:
+            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            os.close(handle)
             raise Unavailable(
                 f"a worker named {worker} is at work already", code="worker-alive"
             ) from exc
-        file = cls(path, handle)
-        for place in range(PLACES):  # now: they have their place on the disk, also when it is full
-            file.write(place, 0)
-        return file
 
     def write(self, place: int, number: int) -> None:
         """Each that counts has a place of its own."""
@@ -101,7 +111,13 @@ class WorkerFile:
     def remove(self) -> None:
         """Let go of it, and of the file. The file first: what is locked belongs to someone."""
         self._path.unlink(missing_ok=True)
-        os.close(self._handle)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let others have it. Once is enough: the number may be another file's by then."""
+        handle, self._handle = self._handle, _CLOSED
+        if handle != _CLOSED:
+            os.close(handle)
 
 
 class Lease:
@@ -136,6 +152,8 @@ class Lease:
         """Hold it again, if this worker has stood still no more than so often; False if it cannot
         beat.
         """
+        if self._stopped.is_set():
+            return False
         if self._lapses(time.monotonic()):
             return self._beat(1, next(self._count))
         self._forgiven = standstills
@@ -172,11 +190,11 @@ class Lease:
     async def end(self) -> None:
         if self._stopped.is_set():
             return
+        self._stopped.set()
         self._next.cancel()
         await anyio.to_thread.run_sync(self._end)
 
     def _end(self) -> None:
-        self._stopped.set()
         self._thread.join()
         self._beaten_at = -math.inf
         self._file.remove()
@@ -239,7 +257,8 @@ class Others:
 
     def look(self, workers: Sequence[tuple[str, str]]) -> list[Lost]:
         """Which of `workers`, given with their processes, are dead or have stood still for the
-        lease. Blocks for a moment.
+        lease; if there are many, some of them. Whoever asks lets go of the files. Blocks for a
+        moment.
         """
         at = self._monotonic()
         if at - self._looked_at >= self._lease_seconds:
@@ -248,12 +267,17 @@ class Others:
         self._looked_at = at
         self._seen = {worker: self._seen[worker] for worker, _ in workers if worker in self._seen}
         lost = []
-        for worker, process in workers:
-            file = WorkerFile.take_over(self._database, worker, process)
-            if file is not None:
-                lost.append(Lost(worker, file))
-            elif process != this_process() and self._stands_still(worker):
-                lost.append(Lost(worker, None))
+        with ExitStack() as taken:
+            for worker, process in workers:
+                file = WorkerFile.take_over(self._database, worker, process)
+                if file is not None:
+                    taken.callback(file.let_go)
+                    lost.append(Lost(worker, file))
+                elif process != this_process() and self._stands_still(worker):
+                    lost.append(Lost(worker, None))
+                if len(lost) == MOST_LOST:
+                    break
+            taken.pop_all()
         return lost
 
     def _stands_still(self, worker: str) -> bool:

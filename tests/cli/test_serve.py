@@ -140,7 +140,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         while not closing.exists():
             assert server.process.poll() is None
         done = end(server.process, signal.SIGTERM)
-    assert done.code == 128 + signal.SIGTERM
+    assert done.code == -signal.SIGTERM
 
 
 def test_what_is_open_goes_on_when_it_starts_again_also_for_who_follows(tmp_path: Path) -> None:

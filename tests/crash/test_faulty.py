@@ -134,3 +134,14 @@ def test_a_server_whose_clock_is_set_goes_on(tmp_path: Path) -> None:
         begin(child, "jumps", "execution_complete", seconds=-7200)
         begin(child, "sleeps", "execution_complete", seconds=0.1)
         assert child.stop() == 0
+
+
+@pytest.mark.slow
+def test_who_ends_a_blocked_server_at_once_blames_no_flow(tmp_path: Path) -> None:
+    with serving(tmp_path / "faulty.db") as child:
+        begin(child, "stalls", "begun", seconds=60)
+        child.process.send_signal(signal.SIGTERM)
+        child.process.send_signal(signal.SIGINT)
+        assert child.process.wait(5) in (-signal.SIGTERM, -signal.SIGINT)
+    [words] = tmp_path.glob("*-words-*")
+    assert words.read_text() == ""

@@ -430,6 +430,32 @@ async def test_a_few_at_a_time_catch_up_and_new_dispatches_do_not_wait(bench: Be
     assert len(begun) == len(plays)
 
 
+async def test_bodies_that_hang_do_not_keep_the_others_for_good(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatch.engine.recovery.CATCH_UP_SECONDS", 0.01)
+
+    @flow("hangs")
+    async def hangs(run: Run[Any]) -> Flow:
+        await anyio.sleep_forever()
+        yield ""
+
+    @flow("sound")
+    async def sound(run: Run[Any]) -> Flow:
+        yield tool("a")
+
+    async with bench.worker(hangs, sound) as worker:
+        for _ in range(AT_ONCE):
+            await worker.dispatch(hangs)
+        play = await worker.dispatch(sound)
+        path = await worker.killed()
+    async with bench.worker(hangs, sound, path=path) as worker:
+        with anyio.fail_after(5):
+            while await play.at(worker).status() is not Status.SUSPENDED:
+                worker.clock.advance(1.0)
+                await anyio.lowlevel.checkpoint()
+
+
 # --- strikes --------------------------------------------------------------------------------------
 
 

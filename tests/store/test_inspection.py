@@ -8,6 +8,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 import pytest
 
@@ -216,3 +217,15 @@ async def test_what_is_not_dispatchs_is_refused(path: Path) -> None:
     with pytest.raises(Unavailable) as refused:
         await look(path)
     assert refused.value.code == "store-failed"
+
+
+@pytest.mark.slow
+async def test_a_path_that_is_a_link_tells_the_same(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere.db"
+    await anyio.Path(link).symlink_to(path)
+    async with child(path, "suspend"):
+        found = await look(link, now=time.time())
+        # What is only in the log, which lies beside the file itself.
+        assert (found.path, found.log_bytes > 0) == (str(path), True)
+        assert work_of(found).executions[Status.SUSPENDED] == 1
+        assert [one.state for one in work_of(found).workers] == ["alive"]

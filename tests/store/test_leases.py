@@ -12,9 +12,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from dispatch.core.errors import LeaseLost
+from dispatch.core.errors import LeaseLost, Unavailable
 from dispatch.store.base import Store
 from dispatch.store.sqlite import SqliteStore
+from dispatch.store.transaction import Transaction
 from dispatch.store.workers import Lease, Lost, Others, WorkerFile
 from tests.disks import small_disk
 from tests.store.child import LEASE_SECONDS
@@ -197,6 +198,70 @@ async def test_a_worker_that_was_taken_for_dead_enlists_again(
         assert taken is not None
         assert await other.bury_dead() == 0
         await store.append(execution.id, texts(1), token=taken.token)
+
+
+@pytest.mark.slow
+async def test_by_whatever_path_a_database_is_opened_its_workers_are_seen(
+    path: Path, clock: TickingClock, tmp_path: Path
+) -> None:
+    link = tmp_path / "elsewhere" / "link.db"
+    await anyio.Path(link.parent).mkdir()
+    await anyio.Path(link).symlink_to(Path("..") / path.name)
+    async with child(path, "hold") as other:
+        store = SqliteStore(link, clock=clock)
+        async with store.session("w1"):
+            assert await store.bury_dead() == 0
+            assert (await store.get(other.id)).worker == "child-hold"
+            await other.kill()
+            assert await store.bury_dead() == 1
+    assert await anyio.to_thread.run_sync(lambda: listed(path) + listed(link)) == []
+
+
+@pytest.mark.slow
+async def test_the_dead_that_cannot_be_buried_cost_nothing(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk may last, and each second they are looked at again."""
+    async with child(path, "hold") as first, child(path, "suspend") as second:
+        await first.kill()
+        await second.kill()
+    left = await anyio.to_thread.run_sync(listed, path)
+
+    def full(*_: object) -> int:
+        raise Unavailable("made to fail", code="store-full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "bury", full)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await store.bury_dead()
+            assert await anyio.to_thread.run_sync(listed, path) == left
+            opened = await anyio.to_thread.run_sync(_open_files)
+            assert [file for file in opened if "-worker-child" in file] == []
+    assert await store.bury_dead() == 2
+    assert len(await anyio.to_thread.run_sync(listed, path)) == 1
+
+
+def _open_files() -> list[str]:
+    return [str(one.resolve()) for one in Path("/proc/self/fd").iterdir()]
+
+
+def test_a_file_that_cannot_be_begun_is_not_left_open(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            WorkerFile.take(disk.path / "d.db", "w")
+        assert [file for file in _open_files() if "d.db-worker" in file] == []
+
+
+async def test_a_lease_that_has_ended_writes_nothing_more(tmp_path: Path) -> None:
+    """Its file's number may be another file's by then."""
+    file = await anyio.to_thread.run_sync(WorkerFile.take, tmp_path / "d.db", "w")
+    lease = await Lease(file, 10.0).begin()
+    await lease.end()
+    assert not lease.renew()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.write(0, 1)
 
 
 async def test_what_a_worker_without_a_row_holds_is_freed(store: Store) -> None:
