@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatch.api.errors import render
-from dispatch.core.errors import Forbidden
+from dispatch.core.errors import Forbidden, Unavailable
 
 #: What the published clients send (wire 9.4), and what else a caller may.
 ALLOWED_METHODS = "GET, POST, OPTIONS"
@@ -65,12 +65,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         is_trusted = len(origins) == 1 and self._trusts(origins[0], hosts[0])
-        if (
-            not is_trusted
-            and len(origins) == 1
-            and await self._has_token(scope["path"], origins[0])
-        ):
-            is_trusted = True
+        if not is_trusted and len(origins) == 1:
+            try:
+                is_trusted = await self._has_token(_path(scope), origins[0])
+            except Unavailable as exc:  # the store's
+                await render(exc)(scope, receive, send)
+                return
             # Such a page may do no more than its token says: whoever answers looks at this.
             scope[PAGE_ORIGIN] = origins[0]
         if not is_trusted:
@@ -113,6 +113,12 @@ class Guard:
             return False
         # A page of this very host was served by the application that this server is mounted in.
         return bool(_LOOPBACK.fullmatch(found[1])) or place.lower() == host.lower()
+
+
+def _path(scope: Scope) -> str:
+    """As its routes see it, also where the application is mounted in another."""
+    path, mounted = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(mounted) if path.startswith(f"{mounted}/") else path
 
 
 def _preflight(origin: str) -> Response:

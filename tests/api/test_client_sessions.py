@@ -9,9 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from dispatch.api.client_sessions import make_token
+from dispatch.api.guard import Guard
 from dispatch.app import create_app
+from dispatch.core.errors import Unavailable
 from dispatch.settings import Settings
 from dispatch.store.base import Store
 from dispatch.store.sqlite import SqliteStore
@@ -301,3 +305,26 @@ async def test_preflights_of_pages_with_a_token(page: Page) -> None:
             headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
         )
         assert answer.status_code == status
+
+
+async def test_pages_of_an_application_that_is_mounted(tmp_path: Path, made_flows: Any) -> None:
+    store = SqliteStore(tmp_path / "dispatch.db", clock=TickingClock())
+    inner = create_app(made_flows, store)
+    outer = Starlette(routes=[Mount("/flows", inner)], lifespan=inner.router.lifespan_context)
+    async with serve(outer) as url, httpx.AsyncClient(base_url=f"{url}/flows", timeout=10) as http:
+        page = Page(Caller(http, inner, Gate()), store)
+        await page.begin()
+        assert (await page.chat()).types[-1] == "await"
+        foreign = await page.post("/v1/dispatch", {"flow": {"id": "one"}})
+        assert refusal(foreign)[:2] == (403, "origin-forbidden")
+
+
+async def test_pages_are_told_when_tokens_cannot_be_read() -> None:
+    async def fails(path: str, origin: str) -> bool:
+        raise Unavailable("made to fail", code="store-failed")
+
+    guarded = Guard(Starlette(), hosts=(), origins=(), has_token=fails)
+    transport = httpx.ASGITransport(guarded)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        answer = await http.post("/v1/client/init", headers={"Origin": PAGE})
+    assert refusal(answer)[:2] == (503, "store-failed")
