@@ -159,20 +159,15 @@ async def _end_with(function: Callable[[], Awaitable[None]], scope: anyio.Cancel
 
 @contextmanager
 def _signals(tell: Callable[[], None], seconds: int) -> Iterator[None]:
-    """Python's own handlers, which run though the loop is blocked, and the kernel's alarm, which
-    ends the process though nothing in it runs any more.
+    """The first is told of by Python's own handlers, which run though the loop is blocked; from
+    then on a second, and the alarm, are the kernel's: they end the process though nothing in it
+    runs any more.
     """
     loop = asyncio.get_running_loop()
-    is_told = False
 
-    def on_signal(number: int, _: object) -> None:
-        nonlocal is_told
-        if is_told:
-            # By the signal itself: `os._exit` would be taken for the doing of the flow that is
-            # interrupted.
+    def on_signal(*_: object) -> None:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        is_told = True
         signal.alarm(seconds)
         loop.call_soon_threadsafe(tell)
 

@@ -1,8 +1,8 @@
 """Exported executions as golden tests for pytest: today's flows must still replay them.
 
 With the setting `dispatch_flows` every file that `dispatch export` wrote, wherever pytest looks for
-tests, is one. pytest loads this in every project: so without the setting nothing happens, and of
-dispatch nothing is imported before the first of them is run.
+tests, is one. pytest loads this in every project: without the setting nothing happens, and of
+dispatch no more than the package's own names is imported before the first of them is run.
 """
 
 from __future__ import annotations

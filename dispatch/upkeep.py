@@ -7,8 +7,10 @@ said here, each with what to do about it.
 from __future__ import annotations
 
 import platform
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -251,7 +253,8 @@ def backup(
     """
     began = time.monotonic()
     try:
-        size = back_up(existing(db), file.absolute(), force=force)
+        with _ended_as_by_ctrl_c():
+            size = back_up(existing(db), file.absolute(), force=force)
     except NotPossible as exc:
         raise Usage(str(exc)) from exc
     seconds = time.monotonic() - began
@@ -261,3 +264,13 @@ def backup(
     else:
         screen.line(f"{file}: {_size(size)} in {seconds:.1f} s")
     return OK
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, too, leaves no half of a copy behind: whoever limits a backup's time sends that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from dispatch.cli import main
 from dispatch.core.clock import iso
 from dispatch.store.inspection import Inspection, SeenWorker, Work
 from dispatch.store.migrate import newest
-from tests.cli.process import SERVED, Ended, Server, serving
+from tests.cli.process import SERVED, Ended, Server, end, serving, started
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,23 @@ def test_a_backup_is_started_from(shell: Shell, server: Server, tmp_path: Path) 
     assert shell("executions", "--status", "suspended", "--url", server.url, "--json").json[
         "executions"
     ]
+
+
+def test_a_backup_that_is_ended_leaves_nothing(shell: Shell, tmp_path: Path) -> None:
+    assert shell("flows", SERVED).code == 0  # makes dispatch.db
+    with closing(sqlite3.connect(tmp_path / "dispatch.db")) as db:
+        db.executescript(
+            "CREATE TABLE large (a); WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) "
+            "INSERT INTO large SELECT randomblob(1000000) FROM n"
+        )
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    with started("backup", "copies/copy.db", cwd=tmp_path) as process:
+        while not list(folder.iterdir()):
+            assert process.poll() is None
+        assert end(process, signal.SIGTERM).code == 130
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [("doctor",), ("backup", "copy.db")])

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,7 @@ def test_mypy_finds_the_errors_expected_and_no_others(tmp_path: Path) -> None:
     found = sorted({(int(line), code) for line, code in FOUND.findall(run.stdout)})
     assert found == expected, run.stdout
     assert len(expected) > 15
+
+
+def test_authors_type_checkers_read_the_installed_package() -> None:
+    assert (resources.files("dispatch") / "py.typed").is_file()
