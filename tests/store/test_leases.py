@@ -259,7 +259,7 @@ async def test_a_lease_that_has_ended_writes_nothing_more(tmp_path: Path) -> Non
     file = await anyio.to_thread.run_sync(WorkerFile.take, tmp_path / "d.db", "w")
     lease = await Lease(file, 10.0).begin()
     await lease.end()
-    assert not lease.renew()
+    assert not lease.renew(lease.standstills)
     with pytest.raises(OSError, match="Bad file descriptor"):
         file.write(0, 1)
 
