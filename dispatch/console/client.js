@@ -144,6 +144,7 @@ export class Client {
       const all = { ...this.headers, ...headers };
       response = await fetch(this.url + path, { ...init, headers: all, signal, cache: "no-store" });
     } catch (error) {
+      signal?.throwIfAborted();
       throw unreachable(error, this.url);
     }
     if (response.status >= 400) throw await refusal(response);
