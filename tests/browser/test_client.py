@@ -1,4 +1,6 @@
-"""The JavaScript client in Node: the cases of all clients, what only it has, its types."""
+"""The JavaScript client in Node: the cases of all clients, what only it has, its types, the
+guide's programs.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import httpx
 import msgspec
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from dispatch.api.guide import DOCS
+from tests.child import Child
 from tests.client.cases import Case, Play, Player, Seen, Stage, cases, stage
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, Block, blocks
+from tests.docs.session import ADDRESS
 
 HERE = Path(__file__).parent
 CONSOLE = ROOT / "dispatch" / "console"
@@ -52,6 +58,10 @@ async def test_a_case(place: Stage, case: Case, node: Player) -> None:
     await place.check(case, node)
 
 
+def _programs() -> list[Block]:
+    return [block for block in blocks(DOCS / "clients.md") if block.language == "js"]
+
+
 def test_what_only_it_has() -> None:
     _do("node", "--test", str(HERE / "client.test.mjs"))
 
@@ -60,6 +70,25 @@ def test_its_types_are_what_is_used() -> None:
     _do(str(HERE / "node_modules" / ".bin" / "tsc"), "--project", str(HERE))
 
 
-def _do(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("block", _programs(), ids=lambda block: block.name)
+def test_a_program_of_the_guide(block: Block, server: Child, tmp_path: Path) -> None:
+    program = tmp_path / str(block.name)
+    program.write_text(block.text.replace(ADDRESS, server.url))
+    (tmp_path / "client.mjs").write_text(httpx.get(f"{server.url}/client.js").text)
+    _do("node", str(program))
+
+
+def test_the_folder_is_a_package(tmp_path: Path) -> None:
+    """As npm would install it."""
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "dispatch-client").symlink_to(CONSOLE)
+    program = "import { Client } from 'dispatch-client'; new Client('http://127.0.0.1:8000')"
+    _do("node", "--input-type=module", "--eval", program, folder=tmp_path)
+
+
+def _do(*command: str, folder: Path = HERE) -> None:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Dialog, Page, expect
 
+from dispatch.api.guide import DOCS
 from tests.browser.relay import Relay
+from tests.docs.pages import blocks
+from tests.docs.session import ADDRESS
 
 _FOLLOW = """(gate) => {
     window.said = ""
@@ -82,3 +85,17 @@ async def test_the_first_page_leads_to_the_others(page: Page) -> None:
     await page.goto("/examples")
     await page.get_by_role("link", name="EventSource").click()
     await expect(page.get_by_role("heading")).to_have_text("EventSource")
+
+
+@pytest.fixture
+def shown(relay: Relay) -> str:
+    """The page of the guide to clients."""
+    [block] = [block for block in blocks(DOCS / "clients.md") if block.language == "html"]
+    return block.text.replace(ADDRESS, relay.url)
+
+
+async def test_the_page_of_the_guide(page: Page, shown: str) -> None:
+    page.on("dialog", lambda dialog: dialog.accept("fine"))
+    await page.goto("/examples")
+    await page.set_content(shown)
+    await expect(page.locator("#text")).to_have_text("Looking up the weather in Lima. It is fine.")

@@ -27,7 +27,7 @@ class Block(NamedTuple):
     @property
     def name(self) -> str | None:
         """The file that the block is, if its first line says so."""
-        found = re.match(r"# (\w+\.py)\n", self.text)
+        found = re.match(r"(?:#|//) (\w+\.(?:py|mjs))\n", self.text)
         return found[1] if found else None
 
 
