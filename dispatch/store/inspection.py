@@ -35,13 +35,14 @@ _PARKED = (
     "SELECT id, flow, version, coalesce(code, ''), updated_at FROM executions "
     "WHERE status = 'interrupted' ORDER BY updated_at DESC LIMIT ?"
 )
-# When a wait was opened is known to the journal.
+# When a wait was opened is known to the journal. Time limits of executions are nobody's to answer.
 _OLDEST_WAIT = (
     "SELECT executions.id, flow, executions.version, waits.kind, name, "
     "(SELECT at FROM journal WHERE journal.execution_key = key AND journal.last_seq >= opened_seq "
     "ORDER BY journal.last_seq LIMIT 1) AS opened_at "
     "FROM waits JOIN executions ON key = execution_key "
-    "WHERE waits.status = 'open' AND waits.kind <> 'cancel' ORDER BY opened_at LIMIT 1"
+    "WHERE waits.status = 'open' AND waits.kind NOT IN ('cancel', 'deadline') "
+    "ORDER BY opened_at LIMIT 1"
 )
 _WORKERS = (
     "SELECT workers.id, process, since, count(executions.id) "

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from dispatch import Flow, Run, flow, gather, result, step, tool
+from dispatch.core.errors import Unavailable
 from dispatch.core.ids import ExecutionId
 from dispatch.core.lifecycle import Status
 from dispatch.flow import FlowVersion
@@ -328,3 +329,46 @@ async def test_who_cannot_beat_drives_nothing_and_takes_nothing(
         gate.opened.set()
         await play.rest()
         assert await play.result() == "held"
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+class Unreadable:
+    """A store that cannot be asked whether others have changed it, once `fails` is set."""
+
+    def __init__(self, store: Store):
+        self.__dict__.update(sound=store, fails=False, asked=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sound, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.sound, name, value)
+
+    def has_changed(self) -> bool:
+        self.__dict__["asked"] += 1
+        if self.fails:
+            raise Unavailable("made to fail", code="store-failed")
+        return cast(bool, self.sound.has_changed())
+
+
+async def test_what_cannot_be_read_is_not_asked_for_again_and_again(
+    bench: Bench, flows: list[FlowVersion]
+) -> None:
+    unreadable: list[Unreadable] = []
+
+    def wrap(store: Store) -> Store:
+        unreadable.append(Unreadable(store))
+        return cast(Store, unreadable[0])
+
+    async with bench.worker(*flows), bench.worker(*flows, wrap=wrap) as one:
+        [store] = unreadable
+        await until(one, lambda: not store.is_alone and store.asked > 3)
+        store.__dict__["fails"] = True
+        failed_from = store.asked
+        await until(one, lambda: store.asked > failed_from)
+        failed_at, before = one.clock.now(), store.asked
+        await until(one, lambda: one.clock.now() >= failed_at + 0.5)
+        assert store.asked == before
+        await until(one, lambda: store.asked > before)

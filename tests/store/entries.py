@@ -58,22 +58,23 @@ def new(
     flow: str = "f",
     key: str | None = None,
     digest: str = "",
+    timeout: float | None = None,
 ) -> NewExecution:
     return NewExecution(
         id=id or execution_id(BEGIN, os.urandom(10)),
         flow=flow,
         version=1,
         kind="flow",
-        start=start(),
+        start=start(timeout),
         worker=worker,
         idempotency_key=key,
         request_digest=digest,
     )
 
 
-def start() -> Draft:
+def start(timeout: float | None = None) -> Draft:
     event = events.ExecutionStart(kind="flow", started_at=iso(BEGIN))
-    return draft(event, WORLD, StartPrivate(seed="seed"))
+    return draft(event, WORLD, StartPrivate(seed="seed", timeout=timeout))
 
 
 def head() -> Draft:

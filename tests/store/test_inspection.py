@@ -58,10 +58,10 @@ async def fill(path: Path, clock: TickingClock) -> SqliteStore:
     """One that waits, one parked, one over, and one that is to be driven."""
     store = SqliteStore(path, clock=clock)
     async with store.session("w1"):
+        await store.create(new(timeout=3600))  # a time limit, which nobody could answer
         for end in ([call("first"), turn("first")], [parked()], [final()], [call("second")]):
             execution = await held(store)
             await store.append(execution.id, texts(2), end, expected_seq=1, token=1)
-        await store.create(new())
     return store
 
 
