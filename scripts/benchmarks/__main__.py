@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import resource
+import sys
 import tempfile
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,19 +16,30 @@ import msgspec
 
 from scripts.benchmarks import report
 from scripts.benchmarks.load import start
-from scripts.benchmarks.measures import SECTIONS, Plan, Section
+from scripts.benchmarks.measures import Plan
+from scripts.benchmarks.sections import SECTIONS, Section
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dispatch-bench"
+GUIDE = Path(__file__).parents[2] / "dispatch" / "docs" / "performance.md"
 
 
 async def measure(names: list[str], plan: Plan) -> report.Samples:
     samples: report.Samples = {}
     for name in names:
+        began_at = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as folder:
             await _run(SECTIONS[name], plan, Path(folder), samples)
+        print(f"{name}: {time.perf_counter() - began_at:.0f} s", file=sys.stderr)
     return samples
 
 
 async def _run(section: Section, plan: Plan, folder: Path, samples: report.Samples) -> None:
     warm_up = msgspec.structs.replace(plan, seconds=0.3, count=max(plan.count // 4, 64), probes=10)
+    if section.alone is not None:
+        for _ in range(plan.rounds):
+            for name, figures in (await section.alone(plan, folder)).items():
+                report.add(samples, name, figures)
+        return
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(start(kind, folder)) for kind in section.kinds]
         for number in range(-1, plan.rounds):
@@ -43,7 +58,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64_000, help="texts streamed in one measure")
     parser.add_argument("--size", type=int, default=4, help="characters of a text")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="some of the sections")
+    parser.add_argument("--large", action="store_true", help="10⁶ suspended and 10⁷ entries too")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where files that are filled lie")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
+    parser.add_argument("--write", action="store_true", help="put the tables into the guide")
     asked = parser.parse_args()
     plan = Plan(
         rounds=asked.rounds or (2 if asked.quick else 5),
@@ -51,19 +69,23 @@ def main() -> None:
         count=asked.count,
         size=asked.size,
         probes=40 if asked.quick else 100,
+        suspended=(1000, 100_000, 1_000_000) if asked.large else (1000, 100_000),
+        entries=(10_000_000,) if asked.large else (),
+        cache=asked.cache,
     )
+    # A thousand readers are as many files, here and in the server.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     samples = anyio.run(
         measure, asked.only or list(SECTIONS), plan, backend_options={"use_uvloop": True}
     )
-    told = report.conditions(plan)
-    print(f"{told['processor']}, {told['cores']} cores, {told['system']}")
-    print(f"Python {told['python']}, SQLite {told['sqlite']}, ", end="")
-    print(", ".join(f"{name} {version}" for name, version in told["versions"].items()))
-    print(f"{plan.rounds} rounds; load average at the end {told['load_average'][0]:.1f}\n")
-    print(report.table(samples))
+    told = report.markdown(plan, samples)
+    print(told)
     if asked.json:
-        document = msgspec.json.encode(report.document(plan, samples))
+        document = msgspec.json.encode(report.document(plan, samples), enc_hook=str)
         asked.json.write_bytes(msgspec.json.format(document) + b"\n")
+    if asked.write:
+        report.write(GUIDE, told)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from typing import Any
 
 from msgspec import Struct
 
-from dispatch import Flow, Run, flow, step, tool
+from dispatch import Flow, Run, continue_as, flow, step, tool
 from dispatch.examples import FLOWS
+from dispatch.examples.tokens import Tokens
 
 #: Of `aged`: one step after so many displays, which makes 25 entries with the edges of its blocks.
 DISPLAYS_A_STEP = 20
 ENTRIES_A_STEP = 25
+ENTRIES_A_SEGMENT = 1000
+TEN_YEARS = timedelta(days=3650)
 
 
 class Pace(Struct):
@@ -68,6 +72,38 @@ async def aged(run: Run[Age]) -> Flow:
         yield "resumed"
 
 
+@flow("renewed")
+async def renewed(run: Run[Age]) -> Flow:
+    """The same, in segments of about `ENTRIES_A_SEGMENT`, of which a replay reads the last."""
+    left = run.inputs.entries if run.state is None else int(run.state)
+    for number in range(1, min(left, ENTRIES_A_SEGMENT) * DISPLAYS_A_STEP // ENTRIES_A_STEP):
+        yield "token "
+        if number % DISPLAYS_A_STEP == 0:
+            yield note(number)
+    if left > ENTRIES_A_SEGMENT:
+        yield continue_as(left - ENTRIES_A_SEGMENT)
+    while True:
+        yield tool("probe", {})
+        yield "resumed"
+
+
+@flow("patient")
+async def patient(run: Run[Any]) -> Flow:
+    """Wait so long that a file of those can be kept."""
+    yield "Waiting."
+    yield tool("probe", {}, timeout=TEN_YEARS)
+    yield "resumed"
+
+
+@flow("told")
+async def told(run: Run[Tokens]) -> Flow:
+    """Stream so many tokens once the caller says that everybody listens."""
+    yield tool("begin", {})
+    token = "x" * run.inputs.size
+    for _ in range(run.inputs.count):
+        yield token
+
+
 @step
 async def wait(seconds: float) -> None:
     await asyncio.sleep(seconds)
@@ -79,4 +115,4 @@ async def waiting(run: Run[Any]) -> Flow:
     yield wait(3600)
 
 
-MEASURED = (*FLOWS, stamped, aged, waiting)
+MEASURED = (*FLOWS, stamped, aged, renewed, patient, told, waiting)

@@ -42,6 +42,9 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def memory_bytes(self) -> int:
+        return int(self._process.memory_info().rss)
+
     def cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
@@ -61,9 +64,10 @@ class Server:
 
 
 @asynccontextmanager
-async def start(kind: str, folder: Path) -> AsyncIterator[Server]:
+async def start(kind: str, folder: Path, file: str | None = None) -> AsyncIterator[Server]:
     """Start a server of `kind` (`servers.KINDS`), and see to its end."""
-    command = [sys.executable, "-m", "scripts.benchmarks.servers", kind, str(folder / f"{kind}.db")]
+    db = str(folder / (file or f"{kind}.db"))
+    command = [sys.executable, "-m", "scripts.benchmarks.servers", kind, db]
     pipe = subprocess.PIPE
     async with AsyncExitStack() as stack:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe)  # noqa: ASYNC220 - no wait
@@ -121,6 +125,20 @@ class Connection(asyncio.Protocol):
     ) -> Answer:
         """Wait for the whole answer. Raises `RuntimeError` unless it is a 200."""
         content = msgspec.json.encode(body)
+        request = (
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
+        )
+        return await self._answer_to(request, marker, keep, watch)
+
+    async def get(self, path: str, *, watch: Watch | None = None) -> Answer:
+        """The same; `watch` is first called when the head of the answer is there."""
+        request = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path.encode()
+        return await self._answer_to(request, b"", False, watch)
+
+    async def _answer_to(
+        self, request: bytes, marker: bytes, keep: bool, watch: Watch | None
+    ) -> Answer:
         self._marker, self._keep, self._watch = marker, keep, watch
         self._head, self._pieces, self._size = b"", [b""], 0
         self._length: int | None = None
@@ -128,10 +146,7 @@ class Connection(asyncio.Protocol):
         self._events, self._first_at = 0, 0.0
         self._answer = asyncio.get_running_loop().create_future()
         self._sent_at = time.perf_counter()
-        self._transport.write(
-            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
-        )
+        self._transport.write(request)
         return await self._answer
 
     def data_received(self, data: bytes) -> None:

@@ -16,7 +16,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import anyio
 import msgspec
@@ -27,8 +26,8 @@ Figures = dict[str, float]
 Measure = Callable[[Server, "Plan"], Awaitable[Figures]]
 
 _TEXT = b"event: text_delta"
-_EXECUTION = re.compile(rb'"executionId":"([^"]+)"')
-_CALL = re.compile(rb'.*"toolCallId":"([^"]+)"', re.DOTALL)
+EXECUTION = re.compile(rb'"executionId":"([^"]+)"')
+CALL = re.compile(rb'.*"toolCallId":"([^"]+)"', re.DOTALL)
 _STAMP = re.compile(rb'"delta":"(\d+\.\d+)"')
 
 #: Latency from yield to client: so many streams, at so many seconds between their texts.
@@ -43,35 +42,41 @@ COMMIT_PACE = {"every_seconds": 0.02, "batch": 10}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how much. `count` texts of `size` characters are streamed in all."""
+    """How long and how much. `count` texts of `size` characters are streamed in all.
+
+    `suspended` and `entries`: of the files of `scale`, which are kept in `cache`.
+    """
 
     rounds: int
     seconds: float
     count: int
     size: int
     probes: int
+    suspended: tuple[int, ...]
+    entries: tuple[int, ...]
+    cache: Path
 
 
-def _body(flow: str, **inputs: object) -> dict[str, object]:
+def body_of(flow: str, **inputs: object) -> dict[str, object]:
     return {"flow": {"name": flow}, "inputs": inputs}
 
 
 async def _dispatch(connection: Connection, flow: str, **inputs: object) -> Answer:
-    return await connection.post("/v1/dispatch", _body(flow, **inputs), marker=_TEXT)
+    return await connection.post("/v1/dispatch", body_of(flow, **inputs), marker=_TEXT)
 
 
 # --- throughput -----------------------------------------------------------------------------------
 
 
 async def events_1(server: Server, plan: Plan) -> Figures:
-    return {"events_1": await _events_per_second(server, 1, plan.count, plan.size)}
+    return {"events_1": await events_per_second(server, 1, plan.count, plan.size)}
 
 
 async def events_64(server: Server, plan: Plan) -> Figures:
-    return {"events_64": await _events_per_second(server, 64, plan.count // 64, plan.size)}
+    return {"events_64": await events_per_second(server, 64, plan.count // 64, plan.size)}
 
 
-async def _events_per_second(server: Server, streams: int, count: int, size: int) -> float:
+async def events_per_second(server: Server, streams: int, count: int, size: int) -> float:
     answers: list[Answer] = []
 
     async def one(connection: Connection) -> None:
@@ -86,21 +91,30 @@ async def _events_per_second(server: Server, streams: int, count: int, size: int
 
 
 async def cycles_1(server: Server, plan: Plan) -> Figures:
-    return await _cycles(server, plan, 1)
+    return await cycles(server, plan, 1)
 
 
 async def cycles_32(server: Server, plan: Plan) -> Figures:
-    return await _cycles(server, plan, 32)
+    return await cycles(server, plan, 32)
 
 
-async def _cycles(server: Server, plan: Plan, clients: int) -> Figures:
+async def full_events(server: Server, plan: Plan) -> Figures:
+    """These two once more, for the section that compares ways to commit."""
+    return {"full_events": await events_per_second(server, 64, plan.count // 64, plan.size)}
+
+
+async def full_cycles(server: Server, plan: Plan) -> Figures:
+    return {"full_cycles": (await cycles(server, plan, 32))["cycles_32"]}
+
+
+async def cycles(server: Server, plan: Plan, clients: int) -> Figures:
     """Dispatch, await, resume, complete: two requests, over connections that are kept alive."""
     count = 0
 
     async def client(connection: Connection) -> None:
         nonlocal count
         while time.perf_counter() < until:
-            await _cycle(connection)
+            await cycle(connection)
             count += 1
 
     async with server.connect(clients) as connections:
@@ -115,16 +129,16 @@ async def _cycles(server: Server, plan: Plan, clients: int) -> Figures:
     return {f"cycles_{clients}": count / took, f"cycle_cpu_ms_{clients}": cpu_seconds / count * 1e3}
 
 
-async def _cycle(connection: Connection) -> None:
-    leg = await connection.post("/v1/dispatch", _body("weather", city="Oslo"), keep=True)
-    end = await _resume(connection, leg)
+async def cycle(connection: Connection) -> None:
+    leg = await connection.post("/v1/dispatch", body_of("weather", city="Oslo"), keep=True)
+    end = await resume_call(connection, leg)
     assert b"event: execution_complete" in end.body, end.body
 
 
-def _found(pattern: re.Pattern[bytes], answer: Answer) -> str:
-    found = pattern.search(answer.body)
-    assert found is not None, answer.body
-    return found[1].decode()
+def found(pattern: re.Pattern[bytes], answer: Answer) -> str:
+    match = pattern.search(answer.body)
+    assert match is not None, answer.body
+    return match[1].decode()
 
 
 # --- latency --------------------------------------------------------------------------------------
@@ -157,7 +171,7 @@ async def first_event_loaded(server: Server, plan: Plan) -> Figures:
 
 
 async def _first_event(connection: Connection) -> float:
-    return _latency(await _dispatch(connection, "tokens", count=1, size=4))
+    return latency(await _dispatch(connection, "tokens", count=1, size=4))
 
 
 async def delay(server: Server, plan: Plan) -> Figures:
@@ -172,16 +186,16 @@ async def delay(server: Server, plan: Plan) -> Figures:
 
     async def stream(connection: Connection) -> None:
         await anyio.sleep(random.uniform(0, EVERY_SECONDS))
-        body = _body("stamped", seconds=plan.seconds + 0.5, every_seconds=EVERY_SECONDS)
+        body = body_of("stamped", seconds=plan.seconds + 0.5, every_seconds=EVERY_SECONDS)
         await connection.post("/v1/dispatch", body, watch=watch)
 
     async with server.connect(STREAMS) as connections, anyio.create_task_group() as tasks:
         for connection in connections:
             tasks.start_soon(stream, connection)
-    return {"delay_p50": _percentile(delays, 50), "delay_p99": _percentile(delays, 99)}
+    return {"delay_p50": percentile(delays, 50), "delay_p99": percentile(delays, 99)}
 
 
-def _percentile(values: Sequence[float], percent: int) -> float:
+def percentile(values: Sequence[float], percent: int) -> float:
     return sorted(values)[len(values) * percent // 100]
 
 
@@ -197,15 +211,15 @@ def resume(figure: str, entries: int, share: int = 1) -> Measure:
         latencies: list[float] = []
         async with server.connect() as (connection,):
             for _ in range(max(plan.probes // share, 1)):
-                body = _body("aged", entries=entries)
+                body = body_of("aged", entries=entries)
                 leg = await connection.post("/v1/dispatch", body, keep=True)
-                latencies.append(_latency(await _resume(connection, leg)))
+                latencies.append(latency(await resume_call(connection, leg)))
         return {figure: statistics.median(latencies)}
 
     return measure
 
 
-def resume_again(figure: str, entries: int) -> Measure:
+def resume_again(figure: str, entries: int, flow: str = "aged") -> Measure:
     """The same, of a journal too long to be written anew each time: one execution for each server,
     which each resume makes a few entries longer.
     """
@@ -214,26 +228,26 @@ def resume_again(figure: str, entries: int) -> Measure:
     async def measure(server: Server, plan: Plan) -> Figures:
         async with server.connect() as (connection,):
             if server not in legs:
-                body = _body("aged", entries=entries)
+                body = body_of(flow, entries=entries)
                 legs[server] = await connection.post("/v1/dispatch", body, keep=True)
-            leg = legs[server] = await _resume(connection, legs[server])
-        return {figure: _latency(leg)}
+            leg = legs[server] = await resume_call(connection, legs[server])
+        return {figure: latency(leg)}
 
     return measure
 
 
-async def _resume(connection: Connection, leg: Answer) -> Answer:
+async def resume_call(connection: Connection, leg: Answer) -> Answer:
     """Answer the call that `leg` has ended with."""
-    outputs = {_found(_CALL, leg): "mild"}
+    outputs = {found(CALL, leg): "mild"}
     return await connection.post(
         "/v1/dispatch/resume",
-        {"executionId": _found(_EXECUTION, leg), "toolOutputs": outputs},
+        {"executionId": found(EXECUTION, leg), "toolOutputs": outputs},
         marker=_TEXT,
         keep=True,
     )
 
 
-def _latency(answer: Answer) -> float:
+def latency(answer: Answer) -> float:
     return (answer.first_at - answer.sent_at) * 1e3
 
 
@@ -248,12 +262,12 @@ async def commits(server: Server, plan: Plan) -> Figures:
             await control.post(path, {})
             async with anyio.create_task_group() as tasks:
                 for connection in connections:
-                    body = _body("stamped", seconds=plan.seconds, **COMMIT_PACE)
+                    body = body_of("stamped", seconds=plan.seconds, **COMMIT_PACE)
                     tasks.start_soon(connection.post, "/v1/dispatch", body)
             told = await control.post("/bench/rest", {}, keep=True)
             millis = [seconds * 1e3 for seconds in msgspec.json.decode(told.body, type=list[float])]
-            figures[f"commit_{name}_p50"] = _percentile(millis, 50)
-            figures[f"commit_{name}_p99"] = _percentile(millis, 99)
+            figures[f"commit_{name}_p50"] = percentile(millis, 50)
+            figures[f"commit_{name}_p99"] = percentile(millis, 99)
     return figures
 
 
@@ -282,8 +296,8 @@ async def recovery(server: Server, plan: Plan) -> Figures:
                 idle = [await _first_event(connection) for _ in range(plan.probes)]
     return {
         "recovery_seconds": took * CUT_OFF / count,
-        "recovery_first_p99": _percentile(meanwhile, 99),
-        "recovery_first_idle_p99": _percentile(idle, 99),
+        "recovery_first_p99": percentile(meanwhile, 99),
+        "recovery_first_idle_p99": percentile(idle, 99),
     }
 
 
@@ -298,7 +312,7 @@ async def _begin_waiting(server: Server, count: int) -> None:
                 begun.set()
 
         async with anyio.create_task_group() as tasks:
-            post = partial(connection.post, "/v1/dispatch", _body("waiting"), watch=watch)
+            post = partial(connection.post, "/v1/dispatch", body_of("waiting"), watch=watch)
             tasks.start_soon(post)
             await begun.wait()
             tasks.cancel_scope.cancel()
@@ -315,32 +329,3 @@ async def _begin_waiting(server: Server, count: int) -> None:
 def _entries(db: sqlite3.Connection) -> int:
     statement = "SELECT sum(last_seq) FROM executions WHERE flow = 'waiting'"
     return int(db.execute(statement).fetchone()[0] or 0)
-
-
-# --- sections -------------------------------------------------------------------------------------
-
-
-class Section(NamedTuple):
-    """Servers that are up together, and what is measured of each of them."""
-
-    kinds: Sequence[str]
-    measures: Sequence[Measure]
-
-
-SECTIONS = {
-    "events": Section(("durable", "writerless", "bare"), (events_1, events_64)),
-    "cycles": Section(("durable", "writerless", "bare"), (cycles_1, cycles_32)),
-    "delay": Section(("durable", "writerless", "bare"), (delay,)),
-    "first": Section(("durable", "writerless", "bare"), (first_event_idle, first_event_loaded)),
-    "warm": Section(("durable", "bare"), (resume("warm_10", 10),)),
-    "cold": Section(
-        ("cold", "bare"),
-        (
-            resume("cold_10", 10),
-            resume("cold_1000", 1000, share=8),
-            resume_again("cold_100000", 100_000),
-        ),
-    ),
-    "recovery": Section(("durable",), (recovery,)),
-    "commits": Section(("busy",), (commits,)),
-}

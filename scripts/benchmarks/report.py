@@ -7,6 +7,7 @@ import platform
 import sqlite3
 import statistics
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,57 +21,146 @@ PACKAGES = ("starlette", "sse-starlette", "uvicorn", "uvloop", "httptools", "msg
 
 
 class Line(NamedTuple):
-    """`ours` beside another server: `how` they are compared, and what that has to come to."""
+    """`ours` beside another server: `how` they are compared, and what that has to come to.
+
+    `target` is the number of the target that it belongs to.
+    """
 
     title: str
     figure: str
     ours: str
-    other: str | None
-    how: Literal["ratio", "difference", "value"]
+    other: str | None = None
+    how: Literal["ratio", "difference", "value"] = "value"
     at_least: float | None = None
     at_most: float | None = None
+    target: int | None = None
+
+
+def _ratio(
+    title: str,
+    figure: str,
+    ours: str,
+    other: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    target: int | None = None,
+) -> Line:
+    return Line(title, figure, ours, other, "ratio", at_least, at_most, target)
 
 
 LINES = (
-    Line("events/s, 1 stream", "events_1", "durable", "bare", "ratio", at_least=2.0),
-    Line("events/s, 64 streams", "events_64", "durable", "bare", "ratio", at_least=2.0),
-    Line("events/s, 1 stream", "events_1", "durable", "writerless", "ratio"),
-    Line("events/s, 64 streams", "events_64", "durable", "writerless", "ratio"),
-    Line("cycles/s, 1 client", "cycles_1", "durable", "writerless", "ratio", at_least=0.75),
-    Line("cycles/s, 32 clients", "cycles_32", "durable", "writerless", "ratio", at_least=0.85),
-    Line("cycles/s, 1 client", "cycles_1", "durable", "bare", "ratio"),
-    Line("cycles/s, 32 clients", "cycles_32", "durable", "bare", "ratio"),
-    Line("CPU ms a cycle, 1 client", "cycle_cpu_ms_1", "durable", "writerless", "ratio"),
-    Line("CPU ms a cycle, 32 clients", "cycle_cpu_ms_32", "durable", "writerless", "ratio"),
-    Line("yield → client p50, ms", "delay_p50", "durable", "bare", "difference", at_most=0.3),
-    Line("yield → client p99, ms", "delay_p99", "durable", "bare", "difference", at_most=5.0),
+    _ratio("events/s, 1 stream", "events_1", "durable", "bare", at_least=2, target=1),
+    _ratio("events/s, 64 streams", "events_64", "durable", "bare", at_least=2, target=1),
+    _ratio("events/s, 1 stream", "events_1", "durable", "writerless"),
+    _ratio("events/s, 64 streams", "events_64", "durable", "writerless"),
+    _ratio("cycles/s, 1 client", "cycles_1", "durable", "writerless", at_least=0.75, target=2),
+    _ratio("cycles/s, 32 clients", "cycles_32", "durable", "writerless", at_least=0.85, target=2),
+    _ratio("cycles/s, 1 client", "cycles_1", "durable", "bare"),
+    _ratio("cycles/s, 32 clients", "cycles_32", "durable", "bare"),
+    _ratio("CPU ms a cycle, 1 client", "cycle_cpu_ms_1", "durable", "writerless"),
+    _ratio("CPU ms a cycle, 32 clients", "cycle_cpu_ms_32", "durable", "writerless"),
+    Line(
+        "yield → client p50, 64 streams × 50/s, ms",
+        "delay_p50",
+        "durable",
+        "bare",
+        "difference",
+        at_most=0.3,
+        target=3,
+    ),
+    Line(
+        "yield → client p99, 64 streams × 50/s, ms",
+        "delay_p99",
+        "durable",
+        "bare",
+        "difference",
+        at_most=5,
+        target=3,
+    ),
     Line("yield → client p50, ms", "delay_p50", "durable", "writerless", "difference"),
     Line("yield → client p99, ms", "delay_p99", "durable", "writerless", "difference"),
-    Line("first event, idle, ms", "first_idle", "durable", "writerless", "ratio"),
-    Line("first event, idle, ms", "first_idle", "durable", "bare", "ratio"),
-    Line(
+    _ratio("first event, idle, ms", "first_idle", "durable", "writerless"),
+    _ratio("first event, idle, ms", "first_idle", "durable", "bare"),
+    _ratio(
         "first event beside 16 flat out, ms",
         "first_loaded",
         "durable",
         "writerless",
-        "ratio",
-        at_most=4.0,
+        at_most=4,
+        target=4,
     ),
-    Line("first event beside 16 flat out, ms", "first_loaded", "durable", "bare", "ratio"),
-    Line("commit p50, loop at rest, ms", "commit_rest_p50", "busy", None, "value"),
-    Line("commit p99, loop at rest, ms", "commit_rest_p99", "busy", None, "value"),
-    Line("commit p50, loop busy, ms", "commit_burn_p50", "busy", None, "value"),
-    Line("commit p99, loop busy, ms", "commit_burn_p99", "busy", None, "value", at_most=10.0),
-    Line("warm resume, 10 entries, ms", "warm_10", "durable", None, "value", at_most=1.5),
-    Line("warm resume, 10 entries, ms", "warm_10", "durable", "bare", "ratio"),
-    Line("cold resume, 10 entries, ms", "cold_10", "cold", "bare", "ratio"),
-    Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", None, "value", at_most=25.0),
-    Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", "bare", "ratio"),
-    Line("cold resume, 100 000 entries, ms", "cold_100000", "cold", "bare", "ratio"),
-    Line("1 000 cut off run again, s", "recovery_seconds", "durable", None, "value", at_most=2.0),
-    Line("first event meanwhile p99, ms", "recovery_first_p99", "durable", None, "value"),
-    Line("first event then, idle p99, ms", "recovery_first_idle_p99", "durable", None, "value"),
+    _ratio("first event beside 16 flat out, ms", "first_loaded", "durable", "bare"),
+    Line("commit p50, loop at rest, ms", "commit_rest_p50", "busy"),
+    Line("commit p99, loop at rest, ms", "commit_rest_p99", "busy"),
+    Line("commit p50, loop busy in 1 ms turns, ms", "commit_burn_p50", "busy"),
+    Line(
+        "commit p99, loop busy in 1 ms turns, ms",
+        "commit_burn_p99",
+        "busy",
+        at_most=10,
+        target=5,
+    ),
+    *(
+        line
+        for name in ("suspended_100000", "suspended_1000000", "entries_10000000")
+        for line in (
+            _ratio("events/s", "scale_events", name, "suspended_1000", at_least=0.9, target=6),
+            _ratio("resume, ms", "scale_resume", name, "suspended_1000", at_most=1.2, target=6),
+            _ratio("start-up, s", "scale_start", name, "suspended_1000", at_most=1.2, target=6),
+        )
+    ),
+    # What one more costs in memory is nothing; what is measured is what an allocator rounds up to.
+    Line("cold suspended execution, KiB", "cold_kib", "cold", at_most=0.5, target=7),
+    Line(
+        "its rows and pages beside its entries, KiB of file",
+        "file_kib",
+        "cold",
+        at_most=1,
+        target=7,
+    ),
+    Line("warm suspended execution, KiB", "warm_kib", "warm", at_most=6, target=8),
+    Line("idle reader, KiB", "reader_kib", "warm", at_most=45, target=8),
+    Line("warm resume to first new event, ms", "warm_10", "durable", at_most=1.5, target=9),
+    _ratio("warm resume, 10 entries, ms", "warm_10", "durable", "bare"),
+    _ratio("cold resume, 10 entries, ms", "cold_10", "cold", "bare"),
+    Line("cold resume, 1 000 entries, ms", "cold_1000", "cold", at_most=25, target=9),
+    _ratio("cold resume, 1 000 entries, ms", "cold_1000", "cold", "bare"),
+    _ratio("cold resume, 100 000 entries, ms", "cold_100000", "cold", "bare"),
+    _ratio("… in segments of 1 000 (`continue_as`), ms", "cold_renewed", "cold", "bare"),
+    Line(
+        "catch-up of 100 000 events, 1 reader, events/s",
+        "catch_up_1",
+        "durable",
+        at_least=300_000,
+        target=10,
+    ),
+    Line("catch-up of 100 000 events, 16 readers, events/s in all", "catch_up_16", "durable"),
+    *(
+        Line(f"{title}, {count} subscribers", f"{figure}_{count}", "durable")
+        for count in (1, 100, 1000)
+        for title, figure in (
+            ("fan-out: events/s in all", "fan_out"),
+            ("fan-out: CPU µs an event", "fan_out_cpu_us"),
+        )
+    ),
+    Line(
+        "1 000 cut off by a SIGKILL run again, s",
+        "recovery_seconds",
+        "durable",
+        at_most=2,
+        target=11,
+    ),
+    Line("first event meanwhile p99, ms", "recovery_first_p99", "durable"),
+    Line("first event then, idle p99, ms", "recovery_first_idle_p99", "durable"),
+    _ratio("`FULL`: cycles/s, 32 clients", "full_cycles", "full", "durable"),
+    _ratio("`FULL`: events/s, 64 streams", "full_events", "full", "durable"),
+    _ratio("cycles/s, 32 clients in all", "shared_cycles", "two processes", "one process"),
+    _ratio("events/s, 64 streams in all", "shared_events", "two processes", "one process"),
 )
+
+_BEGIN, _END = "<!-- figures: written by scripts/bench --write -->\n", "<!-- end of figures -->\n"
+_SIGNS = {"ratio": "×", "difference": "+", "value": ""}
 
 
 def add(samples: Samples, kind: str, figures: Figures) -> None:
@@ -134,32 +224,79 @@ def document(plan: Plan, samples: Samples) -> dict[str, Any]:
     return {"conditions": conditions(plan), "samples": samples, "lines": rows}
 
 
-def table(samples: Samples) -> str:
-    """Markdown: medians over the rounds, with the least and the greatest."""
-    rows = [
-        ("", "median (min – max)", "beside it", "median (min – max)", "compared", "target", "met")
+def markdown(plan: Plan, samples: Samples) -> str:
+    """What they were measured on, the targets in their order, and everything."""
+    told = conditions(plan)
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    machine = f"{told['processor']}, {told['cores']} cores, {told['system']}"
+    return f"""\
+{machine};
+Python {told["python"]}, SQLite {told["sqlite"]},
+{versions}.
+{plan.rounds} rounds on {datetime.now(UTC).date()}, load average at the end
+{told["load_average"][0]:.1f}. Medians over the rounds, with the least and the greatest.
+
+{_targets(samples)}
+
+Everything that was measured:
+
+{_everything(samples)}
+"""
+
+
+def write(page: Path, told: str) -> None:
+    """Put `told` between the two markers of `page`."""
+    before, _, rest = page.read_text().partition(_BEGIN)
+    page.write_text(f"{before}{_BEGIN}\n{told}\n{_END}{rest.partition(_END)[2]}")
+
+
+def _targets(samples: Samples) -> str:
+    rows: list[tuple[str, ...]] = [("#", "what", "measured", "target", "")]
+    lines = [(line, values) for line, values in _measured(samples) if line.target is not None]
+    for line, values in sorted(lines, key=lambda pair: pair[0].target or 0):
+        verdict = "met" if is_met(line, values) else "**not met**"
+        how = f"{_SIGNS[line.how]}{_spread(values)}"
+        rows.append((str(line.target), _title(line), how, _target(line), verdict))
+    return _rendered(rows)
+
+
+def _everything(samples: Samples) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("", "", "median (min – max)", "beside it", "median (min – max)", "compared")
     ]
     for line, values in _measured(samples):
-        theirs = "" if line.other is None else _spread(samples[line.figure][line.other])
-        met = is_met(line, values)
-        sign = {"ratio": "×", "difference": "+", "value": ""}[line.how]
-        rows.append(
-            (
-                line.title,
-                _spread(samples[line.figure][line.ours]),
-                line.other or "",
-                theirs,
-                "" if line.other is None else f"{sign}{_spread(values)}",
-                _target(line),
-                "" if met is None else "met" if met else "**not met**",
-            )
-        )
-    rows.insert(1, ("---",) * 7)
+        ours = _spread(samples[line.figure][line.ours])
+        if line.other is None:
+            rows.append((line.title, _kind(line.ours), ours, "", "", ""))
+        else:
+            theirs = _spread(samples[line.figure][line.other])
+            how = f"{_SIGNS[line.how]}{_spread(values)}"
+            rows.append((line.title, _kind(line.ours), ours, _kind(line.other), theirs, how))
+    return _rendered(rows)
+
+
+def _title(line: Line) -> str:
+    if line.other is None:
+        return line.title
+    return f"{line.title}: {_kind(line.ours)} beside {_kind(line.other)}"
+
+
+def _kind(name: str) -> str:
+    what, _, count = name.partition("_")
+    return f"{int(count):,} {what}".replace(",", " ") if count.isdigit() else name
+
+
+def _rendered(rows: list[tuple[str, ...]]) -> str:
+    rows.insert(1, ("---",) * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _measured(samples: Samples) -> list[tuple[Line, list[float]]]:
-    return [(line, compared(line, samples)) for line in LINES if line.figure in samples]
+    return [
+        (line, compared(line, samples))
+        for line in LINES
+        if {line.ours, line.other or line.ours} <= samples.get(line.figure, {}).keys()
+    ]
 
 
 def _target(line: Line) -> str:

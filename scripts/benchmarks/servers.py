@@ -45,6 +45,15 @@ def cold(db: str) -> Starlette:
     return create_app(MEASURED, settings=Settings(db=db, max_live=0))
 
 
+def resting_warm(db: str) -> Starlette:
+    """Everything suspended stays in memory, and hardly anything that was sent."""
+    return create_app(MEASURED, settings=Settings(db=db, max_live=100_000, rings_bytes=64 * 1024))
+
+
+def resting_cold(db: str) -> Starlette:
+    return create_app(MEASURED, settings=Settings(db=db, max_live=0, rings_bytes=64 * 1024))
+
+
 def writerless(_: str) -> Starlette:
     return create_app(MEASURED, MemoryStore(WallClock()))
 
@@ -131,7 +140,8 @@ def busy(db: str) -> Starlette:
 
 
 KINDS: dict[str, Callable[[str], Starlette]] = {
-    make.__name__: make for make in (durable, full, cold, writerless, bare, busy)
+    make.__name__: make
+    for make in (durable, full, cold, resting_warm, resting_cold, writerless, bare, busy)
 }
 
 
