@@ -34,6 +34,15 @@ class Chat:
     def _field(self) -> Locator:
         return self.widget.get_by_placeholder("How can I help...")
 
+    async def decide(self, name: str) -> None:
+        """Allow or deny what a flow asks, no sooner than the leg that asks it has ended: a click
+        aborts what is left of it.
+        """
+        composer = self.widget.locator("[data-persona-composer-streaming]")
+        await expect(self.button(name)).to_be_visible()
+        await expect(composer).to_have_attribute("data-persona-composer-streaming", "false")
+        await self.button(name).click()
+
     def button(self, name: str) -> Locator:
         return self.widget.get_by_role("button", name=name, exact=True)
 

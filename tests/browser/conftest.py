@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.browser.relay import Relay, relaying
 from tests.child import Child, serving
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 #: What each page looked like in the end.
@@ -67,6 +70,10 @@ async def page(
     page = await context.new_page()
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
+    # Shown when a test fails.
+    page.on("console", lambda message: logger.warning("console: %s", message.text))
+    page.on("response", lambda answer: logger.warning("%s %s", answer.status, answer.url))
+    page.on("requestfailed", lambda request: logger.warning("%s %s", request.failure, request.url))
     yield page
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
     await page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")

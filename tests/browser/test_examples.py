@@ -78,7 +78,7 @@ async def test_the_module_takes_up_what_was_cut(page: Page, relay: Relay, tmp_pa
 async def test_persona_is_missed(page: Page) -> None:
     await page.route("**/persona/*", lambda route: route.abort())
     await page.goto("/examples/persona")
-    await expect(page.locator("#chat")).to_contain_text("npm install @runtypelabs/persona")
+    await expect(page.locator("body")).to_contain_text("npm install @runtypelabs/persona")
 
 
 async def test_the_first_page_leads_to_the_others(page: Page) -> None:

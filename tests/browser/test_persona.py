@@ -68,7 +68,7 @@ async def test_an_approval(chat: Chat, button: str, decision: str) -> None:
     await chat.open("approval")
     await chat.say("Delete it")
     await expect(chat.widget).to_contain_text("It cannot be brought back.")
-    await chat.button(button).click()
+    await chat.decide(button)
     await expect(chat.answers).to_have_text(f"The deletion was {decision}.")
 
 

@@ -65,7 +65,7 @@ async def test_a_page_of_another_origin_offers_its_tools(shop: Page) -> None:
 async def test_a_page_of_another_origin_approves(shop: Page) -> None:
     chat = Chat(shop)
     await chat.say("Delete it")
-    await chat.button("Allow").click()
+    await chat.decide("Allow")
     await expect(chat.answers).to_have_text("The deletion was approved.")
 
 
