@@ -45,7 +45,7 @@ class Received(msgspec.Struct, frozen=True):
 
     @property
     def ends(self) -> End | None:
-        """What it means if the stream properly ends behind this event."""
+        """What it means if this is the last event for now."""
         match self.event:
             case events.ExecutionComplete() | events.ExecutionError():
                 return End.FINAL
@@ -197,8 +197,6 @@ class Course:
         while self.end is None:
             piece: bytes | None = yield Read()
             if piece is None:
-                if self._is_leg and self._last is not None:
-                    self.end = self._last.ends
                 return
             for frame in self._decoder.feed(piece):
                 self._failures = 0
@@ -217,15 +215,16 @@ class Course:
                 yield from self._look()
 
     def _look(self) -> Steps:
-        """Whether it has ended with the last event although the connection has not.
+        """Whether it has ended with the last event, for now.
 
-        A leg ends properly when it is the caller's turn. A stream of events goes on, so there it is
-        looked up: a suspension's last await is what the journal ends with for now.
+        It is not known by the end of a connection: an answer that was cut looks whole where the
+        server was asked to close behind it, to Node for one. So the caller's turn is looked up: a
+        suspension's last await is what the journal ends with.
         """
         ends = None if self._last is None else self._last.ends
         if ends is End.FINAL:
             self.end = ends
-        if self._is_leg or self._through or (self._last is not None and ends is not End.TURN):
+        if self._through or (self._last is not None and ends is not End.TURN):
             return
         try:
             raw: bytes = yield Fetch(self._requests.status_request(self.execution_id))

@@ -235,10 +235,7 @@ export class Tail {
   async *#events() {
     while (this.end === null) {
       const frames = await this.#connection.read();
-      if (frames === null) {
-        if (this.#isLeg) this.end = endOf(this.#last);
-        return;
-      }
+      if (frames === null) return;
       for (const { id, data } of frames) {
         this.#failures = 0;
         const event = JSON.parse(data);
@@ -258,13 +255,14 @@ export class Tail {
   }
 
   /**
-   * Whether it has ended with the last event although the connection has not. A leg ends properly
-   * when it is the caller's turn. A stream of events goes on, so there it is looked up.
+   * Whether it has ended with the last event, for now. It is not known by the end of a connection:
+   * an answer that was cut looks whole to Node where the server was asked to close behind it. So the
+   * caller's turn is looked up: a suspension's last await is what the journal ends with.
    */
   async #look() {
     const end = endOf(this.#last);
     if (end === "final") this.end = end;
-    if (this.#isLeg || this.#through || (this.#last !== null && end !== "turn")) return;
+    if (this.#through || (this.#last !== null && end !== "turn")) return;
     try {
       const standing = await this.#client.status(this.executionId, { signal: this.#signal });
       const rests = ["paused", "failed"].includes(standing.status);
@@ -483,7 +481,7 @@ class Answering {
   }
 }
 
-/** What it means if the stream properly ends behind this event. */
+/** What it means if this is the last event for now. */
 function endOf(event) {
   if (FINAL.includes(event?.type)) return "final";
   if (["await", "approval_start"].includes(event?.type)) return "turn";

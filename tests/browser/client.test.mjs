@@ -89,6 +89,13 @@ test("each dispatch has a key of its own, and all have the client's headers", as
   assert.equal(keys.size, 3);
 });
 
+test("what is told again is not told twice", async () => {
+  const seen = STREAM.indexOf("id: 4\n\n") + "id: 4\n\n".length;
+  answers.push(streamed([encode(STREAM.slice(0, seen))]), streamed([encode(STREAM)]));
+  assert.deepEqual(await deltas(new Client("http://x").events(ID)), DELTAS);
+  assert.equal(asked.length, 2);
+});
+
 test("who aborts is told so, wherever it is", async () => {
   const bytes = encode(event(1, "execution_start"));
   for (const when of ["before", "reading", "pausing"]) {

@@ -53,7 +53,7 @@ async def node(anyio_backend: str) -> AsyncIterator[Player]:
         assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("case", [*cases()], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases())
 async def test_a_case(place: Stage, case: Case, node: Player) -> None:
     await place.check(case, node)
 

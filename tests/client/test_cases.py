@@ -19,6 +19,6 @@ async def place(
 
 
 @pytest.mark.parametrize("player", [play_async, play_sync])
-@pytest.mark.parametrize("case", [*cases()], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases())
 async def test_a_case(place: Stage, case: Case, player: Player) -> None:
     await place.check(case, player)

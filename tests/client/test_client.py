@@ -142,12 +142,12 @@ def standing(status: str, last_seq: int) -> Document:
     ],
 )
 async def test_a_leg_ends_with_its_last_event(last: bytes, end: End) -> None:
-    server = Scripted(Answer(START, delta(2), last, is_proper=True))
+    server = Scripted(Answer(START, delta(2), last, is_proper=True), standing("paused", 3))
     async with server.client() as client:
         tail = client.dispatch("flow")
         assert await seqs(tail) == [1, 2, 3]
     assert (tail.end, tail.execution_id, tail.seq) == (end, ID, 3)
-    assert server.asked == ["POST /v1/dispatch"]
+    assert server.asked == ["POST /v1/dispatch", *([STATUS] if end is End.TURN else [])]
 
 
 async def test_a_connection_that_breaks_is_gone_on_with_behind_the_last_event() -> None:
@@ -242,10 +242,26 @@ async def test_an_await_that_was_answered_since_is_nobodys_turn() -> None:
 
 
 async def test_a_leg_that_broke_behind_its_last_await_ends_there() -> None:
-    server = Scripted(Answer(START, call(2)), Answer(stays_open=True), standing("paused", 2))
+    unknown = Document(503, {"error": "stopping", "code": "shutting-down"})
+    server = Scripted(
+        Answer(START, call(2)), unknown, Answer(stays_open=True), standing("paused", 2)
+    )
     async with server.client() as client:
         tail = client.dispatch("flow")
         assert await seqs(tail) == [1, 2]
+    assert tail.end is End.TURN
+
+
+async def test_a_leg_that_looks_whole_goes_on_to_its_last_await() -> None:
+    server = Scripted(
+        Answer(START, call(2), is_proper=True),
+        standing("paused", 3),
+        Answer(call(3), stays_open=True),
+        *[standing("paused", 3)] * 2,
+    )
+    async with server.client() as client:
+        tail = client.dispatch("flow")
+        assert await seqs(tail) == [1, 2, 3]
     assert tail.end is End.TURN
 
 
