@@ -19,6 +19,7 @@ FLOWS = Path(__file__).with_name("flows.py")
 #: As short as it may be.
 LEASE_SECONDS = 2.0
 #: How long whoever writes is waited for.
+_PROBE_SECONDS = 0.1
 _BUSY_SECONDS = 2.0
 
 
@@ -61,12 +62,15 @@ class Server:
         while True:
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            if self._others_can_write():
+            if self._others_can_write(_PROBE_SECONDS):
                 return
             process.send_signal(signal.SIGCONT)
+            # Stopped again at once it would still be in the same transaction, and all others would
+            # wait for as long as this takes.
+            self._others_can_write(_BUSY_SECONDS)
 
-    def _others_can_write(self) -> bool:
-        with closing(sqlite3.connect(self.db, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
+    def _others_can_write(self, seconds: float) -> bool:
+        with closing(sqlite3.connect(self.db, timeout=seconds, isolation_level=None)) as db:
             try:
                 db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:

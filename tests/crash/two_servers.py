@@ -103,13 +103,21 @@ def stop_outside_a_transaction(server: Server, db: Path) -> None:
     """SIGSTOP, where it does not hold the right to write."""
     while True:
         server.process.send_signal(signal.SIGSTOP)
+        if _others_can_write(db, 0.1):
+            return
+        server.process.send_signal(signal.SIGCONT)
+        # Stopped again at once it would still be in the same transaction.
+        _others_can_write(db, 2.0)
+
+
+def _others_can_write(db: Path, seconds: float) -> bool:
+    with closing(sqlite3.connect(db, timeout=seconds, isolation_level=None)) as other:
         try:
-            with closing(sqlite3.connect(db, timeout=0.5, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
-                other.execute("ROLLBACK")
-                return
+            other.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            server.process.send_signal(signal.SIGCONT)
+            return False
+        other.execute("ROLLBACK")
+    return True
 
 
 def until(is_so: Callable[[], bool]) -> None:
