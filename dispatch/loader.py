@@ -6,6 +6,7 @@ name of one flow behind a colon (`shop.flows:refund`). Loading runs the module, 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
@@ -20,6 +21,9 @@ from types import ModuleType
 from dispatch import mistakes
 from dispatch.core.errors import DispatchError, FlowMistake, InvalidRequest
 from dispatch.flow import FlowVersion
+
+#: Of the names under which files are loaded.
+_PREFIX = "dispatch_flows_"
 
 
 def load(sources: Iterable[str]) -> list[FlowVersion]:
@@ -71,7 +75,7 @@ def _load_file(place: str) -> list[ModuleType]:
     if not path.is_file():
         raise InvalidRequest(f"there is no file {path}", code="source-unknown")
     # One private name for each path: a module of the user's, or of Python's, is never shadowed.
-    name = f"dispatch_flows_{blake2b(bytes(path), digest_size=6).hexdigest()}_{path.stem}"
+    name = f"{_PREFIX}{blake2b(bytes(path), digest_size=6).hexdigest()}_{path.stem}"
     loaded = sys.modules.get(name)
     if loaded is not None:
         return [loaded]
@@ -80,6 +84,7 @@ def _load_file(place: str) -> list[ModuleType]:
         raise InvalidRequest(f"{path} is not a Python file", code="source-unknown")
     _make_importable(path.parent)
     module = importlib.util.module_from_spec(spec)
+    _refuse_twins(path)
     # Before it runs: dataclasses and msgspec look a class's module up there.
     sys.modules[name] = module
     try:
@@ -89,6 +94,40 @@ def _load_file(place: str) -> list[ModuleType]:
         del sys.modules[name]
         raise
     return [module]
+
+
+def _refuse_twins(path: Path) -> None:
+    """Raise `FlowMistake` if what `path` imports from beside it would be another file's sibling:
+    Python keeps one module of a name.
+    """
+    folders = {
+        Path(str(module.__file__)).parent
+        for name, module in sys.modules.items()
+        if name.startswith(_PREFIX)
+    } - {path.parent}
+    for name in _imported_by(path):
+        sibling = path.parent / f"{name}.py"
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        if loaded is not None and sibling.is_file() and Path(loaded).parent in folders:
+            raise FlowMistake(
+                f"{path} imports {sibling}, and {loaded} is loaded under that name: rename one of "
+                "them, or make packages of their folders"
+            )
+
+
+def _imported_by(path: Path) -> set[str]:
+    """The modules that its own text imports, up to their first dot."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()  # which is told when it is run
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
 
 
 def _make_importable(folder: Path) -> None:

@@ -69,6 +69,19 @@ def test_a_file_in_another_folder_imports_its_siblings() -> None:
     assert names("flows/a.py") == ["first"]
 
 
+def test_siblings_of_one_name_in_two_folders_are_refused() -> None:
+    for folder in ("a", "b"):
+        write(f"{folder}/words.py", f"WORD = {folder!r}")
+        write(f"{folder}/flows.py", FLOW.format(name=folder) + "from words import WORD\n")
+    assert names("a/flows.py") == ["a"]
+    sentence = mistake("b/flows.py")
+    assert str(Path("b/words.py").resolve()) in sentence
+    assert str(Path("a/words.py").resolve()) in sentence
+    # Who doesn't import it isn't concerned.
+    write("b/other.py", FLOW.format(name="other"))
+    assert names("b/other.py") == ["other"]
+
+
 def test_a_file_never_stands_for_a_module_of_its_name() -> None:
     write("json.py", FLOW.format(name="first"))
     import json

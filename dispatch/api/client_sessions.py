@@ -202,7 +202,7 @@ class ClientSessions:
     async def chat(self, request: Request) -> Response:
         raw, asked = await body.take(request, ChatBody, self._settings)
         session, token = await self._session(request, asked.session_id)
-        session = await self._declare(session, asked.client_tools, asked.client_tools_fingerprint)
+        declared = _declared(session, asked.client_tools, asked.client_tools_fingerprint)
         flow = self._registry.find(token.flow)
         dispatch = DispatchBody(
             messages=asked.messages,
@@ -213,20 +213,24 @@ class ClientSessions:
         )
         start = msgspec.structs.replace(
             start_of(flow, dispatch, raw, None),
-            client_tools=list(session.tools),
+            client_tools=list(declared.tools),
             session=session.digest,
         )
-        return self._answers.leg_stream(request, await self._dispatcher.dispatch(start))
+        leg = await self._dispatcher.dispatch(start)
+        if asked.client_tools is not None:
+            await self._keep(session, declared)
+        return self._answers.leg_stream(request, leg)
 
     async def resume(self, request: Request) -> Response:
         raw, asked = await body.take(request, ClientResumeBody, self._settings)
         session, _ = await self._session(request, asked.session_id)
         execution = await self._own(asked.execution_id, session)
-        if asked.client_tools is not None:
-            await self._declare(session, asked.client_tools, asked.client_tools_fingerprint)
         leg = await self._dispatcher.resume(
             execution.id, asked.tool_outputs or {}, raw.get("messages")
         )
+        if asked.client_tools is not None:
+            declared = _declared(session, asked.client_tools, asked.client_tools_fingerprint)
+            await self._keep(session, declared)
         if asked.stream_response:
             return self._answers.leg_stream(request, leg)
         return await self._answers.continued(request, leg)
@@ -282,26 +286,10 @@ class ClientSessions:
                 return None if start is None else start.session
         return None
 
-    async def _declare(
-        self,
-        session: ClientSession,
-        tools: Sequence[DeclaredTool] | None,
-        fingerprint: str | None,
-    ) -> ClientSession:
-        """What the page's tools are: those it sends now or, by their fingerprint, sent before."""
-        if tools is not None:
-            changed = msgspec.structs.replace(
-                session, tools=tuple(as_client_tools(tools)), fingerprint=fingerprint
-            )
-            if changed != session:
-                await self._sessions.put_session(changed, self._clock.now())
-            return changed
-        if fingerprint is None:
-            return msgspec.structs.replace(session, tools=())
-        if fingerprint != session.fingerprint:
-            # The widget looks for these very words (wire 9.2).
-            raise Conflict("client_tools_resend_required", code="client-tools-resend-required")
-        return session
+    async def _keep(self, session: ClientSession, declared: ClientSession) -> None:
+        """Remember the page's tools, now that what they came with has been taken."""
+        if declared != session:
+            await self._sessions.put_session(declared, self._clock.now())
 
 
 _UNCACHED = {"Cache-Control": "no-store"}
@@ -322,6 +310,21 @@ def make_token(flow: str, origins: Sequence[str], now: float) -> tuple[str, Clie
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
+
+
+def _declared(
+    session: ClientSession, tools: Sequence[DeclaredTool] | None, fingerprint: str | None
+) -> ClientSession:
+    """With the page's tools: those it sends now or, by their fingerprint, sent before."""
+    if tools is not None:
+        known = tuple(as_client_tools(tools))
+        return msgspec.structs.replace(session, tools=known, fingerprint=fingerprint)
+    if fingerprint is None:
+        return msgspec.structs.replace(session, tools=())
+    if fingerprint != session.fingerprint:
+        # The widget looks for these very words (wire 9.2).
+        raise Conflict("client_tools_resend_required", code="client-tools-resend-required")
+    return session
 
 
 def _may_use(token: ClientToken, origin: str) -> bool:

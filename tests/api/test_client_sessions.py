@@ -197,6 +197,15 @@ async def test_a_resume_may_clear_the_tools(page: Page) -> None:
     assert found[:2] == (409, "client-tools-resend-required")
 
 
+async def test_a_refused_resume_changes_no_tools(page: Page) -> None:
+    await page.begin()
+    told = await page.chat(clientTools=[LOOK], clientToolsFingerprint="f1")
+    body = {"executionId": told.id, "toolOutputs": {"unknown": 1}, "clientTools": []}
+    assert (await page.refused("/v1/client/resume", **body))[:2] == (400, "unknown-call")
+    again = await page.chat(clientToolsFingerprint="f1")
+    assert again.of("await")[0]["origin"] == "webmcp"
+
+
 # --- what it may not ------------------------------------------------------------------------------
 
 
