@@ -34,14 +34,9 @@ class Chat:
     def _field(self) -> Locator:
         return self.widget.get_by_placeholder("How can I help...")
 
-    async def decide(self, name: str) -> None:
-        """Allow or deny what a flow asks, no sooner than the leg that asks it has ended: a click
-        aborts what is left of it.
-        """
-        composer = self.widget.locator("[data-persona-composer-streaming]")
-        await expect(self.button(name)).to_be_visible()
-        await expect(composer).to_have_attribute("data-persona-composer-streaming", "false")
-        await self.button(name).click()
+    async def choose(self, button: Locator) -> None:
+        """By keyboard: the widget scrolls by itself, so a mouse may let go of something else."""
+        await button.press("Enter")
 
     def button(self, name: str) -> Locator:
         return self.widget.get_by_role("button", name=name, exact=True)

@@ -40,8 +40,9 @@ async def test_a_tool_of_the_page(chat: Chat) -> None:
 async def test_two_calls_at_once_that_the_user_allows(chat: Chat) -> None:
     await chat.open("page_tools_parallel")
     await chat.say("Add them up")
-    for _ in range(2):
-        await chat.button("Allow").first.click()
+    for asked in (2, 1):
+        await expect(chat.button("Allow")).to_have_count(asked)
+        await chat.choose(chat.button("Allow").first)
     await expect(chat.answers).to_have_text("The page says 3, then 7.")
 
 
@@ -58,7 +59,7 @@ async def test_a_tool_that_the_user_declines(page: Page, chat: Chat) -> None:
     await chat.open("page")
     await offer_tools(page)
     await chat.say("delete_all get_number")
-    await chat.button("Deny").click()
+    await chat.choose(chat.button("Deny"))
     await expect(chat.answers).to_contain_text("User declined")
     await expect(chat.answers).to_contain_text("get_number: Ok(value='it is 2')")
 
@@ -68,7 +69,7 @@ async def test_an_approval(chat: Chat, button: str, decision: str) -> None:
     await chat.open("approval")
     await chat.say("Delete it")
     await expect(chat.widget).to_contain_text("It cannot be brought back.")
-    await chat.decide(button)
+    await chat.choose(chat.button(button))
     await expect(chat.answers).to_have_text(f"The deletion was {decision}.")
 
 
@@ -76,7 +77,7 @@ async def test_a_question(chat: Chat) -> None:
     await chat.open("ask")
     await chat.say("Ask me")
     await expect(chat.widget).to_contain_text("Which colour do you like?")
-    await chat.option("Blue").click()
+    await chat.choose(chat.option("Blue"))
     await expect(chat.answers.last).to_have_text("You chose Blue.")
 
 

@@ -56,7 +56,7 @@ async def test_a_page_of_another_origin_offers_its_tools(shop: Page) -> None:
         async with shop.expect_request("**/v1/client/chat") as request:
             await chat.say("get_number")
         declared.append('"clientTools":' in str((await request.value).post_data))
-        await chat.button("Allow").click()
+        await chat.choose(chat.button("Allow"))
         await expect(chat.answers).to_have_text(["get_number: Ok(value='it is 1')"] * turn)
     assert declared == [True, False]  # the second time, a fingerprint stands for them
 
@@ -65,7 +65,7 @@ async def test_a_page_of_another_origin_offers_its_tools(shop: Page) -> None:
 async def test_a_page_of_another_origin_approves(shop: Page) -> None:
     chat = Chat(shop)
     await chat.say("Delete it")
-    await chat.decide("Allow")
+    await chat.choose(chat.button("Allow"))
     await expect(chat.answers).to_have_text("The deletion was approved.")
 
 
@@ -75,5 +75,5 @@ async def test_a_page_of_another_origin_says_how_it_was(shop: Page) -> None:
     await chat.say("Hello")
     await expect(chat.answers).to_have_text("Hello")
     async with shop.expect_response("**/v1/client/feedback") as answer:
-        await chat.widget.get_by_role("button", name="Upvote").click()
+        await chat.choose(chat.button("Upvote"))
     assert (await (await answer.value).json())["success"] is True
