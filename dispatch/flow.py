@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 import re
 import typing
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from random import Random
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -60,9 +60,13 @@ class Run(Generic[I_co]):
         self.client_tools: Sequence[ClientTool] = start.client_tools
         self.context, self.record, self.metadata = start.context, start.record, start.metadata
         self.conversation_id = start.conversation_id
-        seed = derive(start.seed, segment, "random")
-        self.random = random.Random(seed)  # noqa: S311 - reproducible on purpose, and no secret
         self._seed, self._uuids = start.seed, 0
+
+    @cached_property
+    def random(self) -> Random:
+        """Made when it is first drawn from: it is 2.5 KB, and most flows never do."""
+        # Reproducible on purpose, and no secret.
+        return Random(derive(self._seed, self.segment, "random"))  # noqa: S311
 
     def uuid(self) -> str:
         """A new UUID each time it is asked, and the same again on replay: an idempotency key for

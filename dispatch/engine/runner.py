@@ -201,8 +201,9 @@ class Runner:
             self._host.gone(self)
 
     async def _drive(self) -> None:
-        if self._start_entry is not None:
-            self._begin(self._start_entry)
+        start, self._start_entry = self._start_entry, None
+        if start is not None:
+            self._begin(start)
         else:
             await self._read_journal()
         while (restart := await self._drive_segment()) is not None:
