@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from dispatch.core.errors import DispatchError
 from dispatch.core.journal import INTERNAL
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: How late a Ctrl-C at a question may be heard, in seconds.
+_LOOK_SECONDS = 0.25
 #: Longest JSON that is shown in a line.
 _LINE = 200
 #: A timer that runs out sooner than this is not shown.
@@ -263,7 +266,12 @@ class Screen:
 
     def _ask(self, prompt: str) -> str:
         self._break_line()
-        return self._out.input(Text(prompt, "bold")).strip()
+        self._out.print(Text(prompt, "bold"), end="")
+        # `input` is asked only for what is there: a Ctrl-C in the moment before it begins to wait
+        # would not be heard until something is typed.
+        while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+            pass
+        return self._out.input().strip()
 
 
 def parse_value(text: str) -> Any:
