@@ -112,7 +112,11 @@ def serve(
     ] = None,
     cors_origin: Annotated[
         tuple[str, ...],
-        Parameter(negative=(), help="An origin whose pages may call, beside loopback's."),
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="An origin whose pages may call, beside loopback's. May be repeated.",
+        ),
     ] = (),
     dev: Annotated[
         bool,
@@ -125,9 +129,8 @@ def serve(
 ) -> int:
     """Serve flows until SIGTERM or SIGINT.
 
-    Nothing is lost by that: streams are broken off, and executions go on when the file is opened
-    again.
-    """
+    Nothing is lost by that: streams are broken off, and executions go on when the file is opened again.
+    """  # noqa: E501 - cyclopts prints the lines as they are
     _log_to_stderr(logging.INFO)
     settings = Settings(
         host=host,
@@ -207,6 +210,7 @@ def resume(
         tuple[str, ...],
         Parameter(
             negative=(),
+            show_default=False,
             help="KEY=JSON or KEY=text; KEY is a tool's name or a call's id. Without any, what is "
             "open is told again, and asked for.",
         ),
@@ -271,6 +275,8 @@ def events(
 
 def _carry(where: Where, sources: Sequence[str], begin: Callable[[Client], Tail]) -> int:
     screen = Screen(as_json=where.json)
+    if sources:
+        _log_flows_to_stderr()
     with place.at(where.url, where.db, sources) as here:
         return Legs(here, screen).carry(begin(here.client))
 
@@ -422,6 +428,15 @@ class _Lines(logging.Formatter):
             if hasattr(record, field):
                 text += f" {field}={getattr(record, field)}"
         return text
+
+
+def _log_flows_to_stderr() -> None:
+    """Of flows that run here: warnings, and the tracebacks of what they raised."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for name in ("runner", "steps"):
+        logging.getLogger(f"dispatch.engine.{name}").setLevel(logging.INFO)
 
 
 def _log_to_stderr(level: int) -> None:

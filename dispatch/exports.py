@@ -83,9 +83,8 @@ async def _export(execution_id: ExecutionId, private: bool, version: str, store:
 def import_(file: File, /, *, db: Db = _DEFAULTS.db) -> int:
     """Put an exported execution into a database, under its own id.
 
-    It does not begin to run there: one that was not over is parked as `imported`, until somebody
-    retries or cancels it.
-    """
+    It does not begin to run there: one that was not over is parked as `imported`, until somebody retries or cancels it.
+    """  # noqa: E501 - cyclopts prints the lines as they are
     found = _read(file)
     if found.withheld:
         raise InvalidRequest(_withheld(found, min(found.withheld)), code="export-incomplete")

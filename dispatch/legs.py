@@ -98,7 +98,11 @@ class Legs:
     def _ask(self) -> Tail:
         calls = [one for one in self._open.values() if isinstance(one, events.Await)]
         if calls:
-            outputs = {str(one.tool_call_id): self._screen.ask_output(one) for one in calls}
+            is_alone = len(calls) == 1
+            outputs = {
+                str(one.tool_call_id): self._screen.ask_output(one, is_alone=is_alone)
+                for one in calls
+            }
             return self._client.resume(self._execution_id, outputs)
         approval = next(one for one in self._open.values() if isinstance(one, events.ApprovalStart))
         is_approved, reason = self._screen.ask_decision(approval)

@@ -92,8 +92,8 @@ def explain_yield(value: Any) -> FlowMistake:
         why = "a bare `yield` was reached: yield text, an event, or a wait"
     else:
         why = (
-            f"a {type(value).__name__} was yielded: yield text, an event of dispatch.events, or a "
-            "wait (a step, tool, approval, sleep, gather, race)"
+            f"a value of type {type(value).__name__} was yielded: yield text, an event of "
+            "dispatch.events, or a wait (a step, tool, approval, sleep, gather, race)"
         )
     return FlowMistake(why)
 

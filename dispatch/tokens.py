@@ -16,7 +16,7 @@ from dispatch.api.guard import check_origin
 from dispatch.app import WallClock
 from dispatch.core.clock import iso
 from dispatch.legs import FAILED, OK
-from dispatch.place import Usage, with_store
+from dispatch.place import Usage, existing, with_store
 from dispatch.settings import Settings
 from dispatch.store.base import Store
 from dispatch.store.sessions import ANYWHERE
@@ -108,7 +108,7 @@ def list_(*, db: Db = _DB, json: AsJson = False) -> int:
             )
         return OK
 
-    return with_store(db, show)
+    return with_store(str(existing(db)), show)
 
 
 @token.command
@@ -125,4 +125,4 @@ def revoke(
         screen.say(f"error: no token that could be used has the id {id}", "red")
         return FAILED
 
-    return with_store(db, end)
+    return with_store(str(existing(db)), end)

@@ -67,6 +67,8 @@ def unreachable(request: httpx.Request, error: httpx.HTTPError) -> Unavailable:
     """`Unsent` if the request can't have arrived."""
     place = f"{request.url.scheme}://{request.url.netloc.decode()}"
     reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.ReadTimeout):
+        reason = "it takes connections, and says nothing"
     is_unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     family = Unsent if is_unsent else Unavailable
     return family(f"no answer from {place}: {reason}", code="unreachable")

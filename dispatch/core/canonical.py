@@ -27,7 +27,8 @@ def encode(value: Any) -> bytes:
             json.dumps(msgspec.to_builtins(value, enc_hook=_plain), allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
         raise FlowMistake(
-            f"a {type(value).__name__} cannot be written to the journal as JSON: {exc}",
+            f"a value of type {type(value).__name__} cannot be written to the journal as JSON: "
+            f"{exc}",
             code="not-json",
         ) from exc
     return raw

@@ -279,6 +279,7 @@ class Engine:
         """Take it out of service with a reason; if its cancel was asked for, it is cancelled
         instead.
         """
+        _log_end("parked", execution, code, message)
         await self._end(
             execution,
             events.Error(
@@ -289,6 +290,7 @@ class Engine:
 
     async def fail(self, execution: Execution, code: str, message: str) -> None:
         """End it as failed."""
+        _log_end("failed", execution, code, message)
         await self._end(
             execution,
             events.ExecutionError(
@@ -301,13 +303,6 @@ class Engine:
         )
 
     async def _end(self, execution: Execution, event: events.EventBase, origin: Origin) -> None:
-        logger.warning(
-            "%s: %s",
-            execution.flow,
-            getattr(event, "error", ""),
-            extra={"execution_id": execution.id},
-        )
-
         def decide(row: Execution, waits: Sequence[WaitRow]) -> Change:
             # Nobody's is fine: its driver may have been cut off while it let go.
             if row.token != execution.token or row.worker not in (self.worker, None):
@@ -337,3 +332,8 @@ class Engine:
 
     def new_seed(self) -> str:
         return secrets.token_hex(16)
+
+
+def _log_end(what: str, execution: Execution, code: str, message: str) -> None:
+    about = {"execution_id": execution.id}
+    logger.warning("flow %s is %s: %s (%s)", execution.flow, what, message, code, extra=about)

@@ -130,3 +130,10 @@ def test_help_is_no_failure(shell: Shell, arguments: tuple[str, ...]) -> None:
     told = shell(*arguments)
     assert (told.code, told.err) == (0, "")
     assert told.out
+
+
+def test_what_a_flow_raises_here_is_shown_with_its_line(tmp_path: Path) -> None:
+    done = dispatch("run", "fails", SERVED, cwd=tmp_path)
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert f'File "{SERVED}"' in done.err

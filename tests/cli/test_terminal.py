@@ -27,9 +27,9 @@ def test_outputs_are_asked_for_until_they_fit(tmp_path: Path) -> None:
 
 def test_several_calls_are_answered_at_once(tmp_path: Path) -> None:
     with terminal("run", "two", SERVED, cwd=tmp_path) as person:
-        person.read_until("output of get (JSON or text): ")
+        person.read_until('output of get {"of":"a"} (JSON or text): ')
         person.type("first\n")
-        person.read_until("output of get (JSON or text): ")
+        person.read_until('output of get {"of":"b"} (JSON or text): ')
         person.type("second\n")
         assert "first and second" in person.end()[1]
 

@@ -43,3 +43,12 @@ def test_an_origin_that_is_none_is_refused(shell: Shell, tmp_path: Path) -> None
     assert refused.code == 2
     assert "https://app.example" in refused.err
     assert not (tmp_path / "dispatch.db").exists()
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "token_1")])
+def test_looking_for_tokens_makes_no_file(
+    shell: Shell, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    done = shell("token", *arguments, "--db", "typo.db")
+    assert (done.code, "there is no file typo.db" in done.err) == (2, True)
+    assert not (tmp_path / "typo.db").exists()

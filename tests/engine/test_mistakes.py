@@ -151,7 +151,10 @@ MISTAKES: list[tuple[FlowVersion, str]] = [
     (a_tuple, "a tuple was yielded: for several waits at once write `yield gather(a, b)`"),
     (a_coroutine, "the coroutine fetch was yielded: decorate its function with @step"),
     (a_function, "the function fetch was yielded: call it"),
-    (an_unknown_object, "a object was yielded: yield text, an event of dispatch.events"),
+    (
+        an_unknown_object,
+        "a value of type object was yielded: yield text, an event of dispatch.events",
+    ),
     (a_bare_yield, "a bare `yield` was reached"),
     (a_plain_generator, "the generator <genexpr> was yielded: a helper that suspends is"),
     (a_wait_never_yielded, "StepWait(load) was made and never yielded"),
@@ -159,13 +162,13 @@ MISTAKES: list[tuple[FlowVersion, str]] = [
     (an_awaited_wait, "StepWait(load) was awaited"),
     (
         a_result_that_is_not_json,
-        "the result can't be recorded: a object cannot be written to the journal as JSON",
+        "the result can't be recorded: a value of type object cannot be written to the journal",
     ),
     (
         a_result_with_nan,
-        "the result can't be recorded: a dict cannot be written to the journal as JSON",
+        "the result can't be recorded: a value of type dict cannot be written to the journal",
     ),
-    (parameters_that_are_not_json, "a dict cannot be written to the journal as JSON"),
+    (parameters_that_are_not_json, "a value of type dict cannot be written to the journal as JSON"),
     (an_event_of_the_engine, "dispatch.phase cannot be yielded: it is written by the engine"),
     (a_helper_in_a_group, "branch 1 of gather is a async_generator"),
     (a_result_too_early, "StepWait(load) has no result yet: yield it first"),
