@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,7 @@ def serve(
 
     Nothing is lost by that: streams are broken off, and executions go on when the file is opened again.
     """  # noqa: E501 - cyclopts prints the lines as they are
-    _log_to_stderr(logging.INFO)
+    _log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s", logging.INFO)
     settings = Settings(
         host=host,
         port=port,
@@ -268,16 +269,26 @@ def events(
 ) -> int:
     """Show the events of an execution: those there are or, with --follow, all to come."""
     screen = Screen(as_json=where.json)
-    with place.at(where.url, where.db, sources) as here:
+    with _at(where, sources) as here:
         legs, tail = Legs(here, screen), here.client.events(execution, after=after)
         return legs.carry(tail) if follow else legs.show(execution, tail)
 
 
+@contextmanager
+def _at(where: Where, sources: Sequence[str]) -> Iterator[place.Place]:
+    """Where a command goes. Of flows that run here, their warnings are told, and the tracebacks of
+    what they raise.
+    """
+    if sources:
+        _log_to_stderr("%(levelname)s %(message)s", logging.WARNING)
+        logging.getLogger("dispatch").setLevel(logging.INFO)
+    with place.at(where.url, where.db, sources) as here:
+        yield here
+
+
 def _carry(where: Where, sources: Sequence[str], begin: Callable[[Client], Tail]) -> int:
     screen = Screen(as_json=where.json)
-    if sources:
-        _log_flows_to_stderr()
-    with place.at(where.url, where.db, sources) as here:
+    with _at(where, sources) as here:
         return Legs(here, screen).carry(begin(here.client))
 
 
@@ -339,7 +350,7 @@ def flows(*sources: Sources, where: Where = _ANYWHERE) -> int:
 def _ask(
     where: Where, sources: Sequence[str], ask: Callable[[Client], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    with place.at(where.url, where.db, sources) as here:
+    with _at(where, sources) as here:
         return here.call(ask, here.client)
 
 
@@ -430,18 +441,9 @@ class _Lines(logging.Formatter):
         return text
 
 
-def _log_flows_to_stderr() -> None:
-    """Of flows that run here: warnings, and the tracebacks of what they raised."""
+def _log_to_stderr(form: str, level: int) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for name in ("runner", "steps"):
-        logging.getLogger(f"dispatch.engine.{name}").setLevel(logging.INFO)
-
-
-def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines(form))
     logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)

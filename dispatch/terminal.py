@@ -231,11 +231,16 @@ class Screen:
 
     # --- questions --------------------------------------------------------------------------------
 
-    def ask_output(self, call: events.Await, *, is_alone: bool = True) -> Any:
-        """The output of a call, JSON or text. Raises `EOFError` if there is to be none."""
+    def ask_output(self, call: events.Await, *, is_alone: bool) -> Any:
+        """The output of a call, JSON or text; one that isn't alone is told by its parameters.
+
+        Raises `EOFError` if there is to be none.
+        """
         if call.tool_name == "ask_user_question" and isinstance(call.parameters, dict):
             return self._ask_questions(call.parameters.get("questions") or [])
-        what = f"{call.tool_name}" if is_alone else f"{call.tool_name} {brief(call.parameters)}"
+        what = str(call.tool_name)
+        if not is_alone:
+            what += f" {brief(call.parameters)}"
         while True:
             try:
                 return parse_value(self._ask(f"output of {what} (JSON or text): "))

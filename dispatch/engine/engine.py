@@ -279,30 +279,22 @@ class Engine:
         """Take it out of service with a reason; if its cancel was asked for, it is cancelled
         instead.
         """
-        _log_end("parked", execution, code, message)
-        await self._end(
-            execution,
-            events.Error(
-                error=events.ErrorInfo(code=code, message=message), code=code, recoverable=False
-            ),
-            Origin.ENGINE,
-        )
+        why = events.ErrorInfo(code=code, message=message)
+        event = events.Error(error=why, code=code, recoverable=False)
+        await self._end(execution, why, event, Origin.ENGINE)
 
     async def fail(self, execution: Execution, code: str, message: str) -> None:
         """End it as failed."""
-        _log_end("failed", execution, code, message)
-        await self._end(
-            execution,
-            events.ExecutionError(
-                kind=execution.kind,
-                error=events.ErrorInfo(code=code, message=message),
-                code=code,
-                completed_at=iso(self.clock.now()),
-            ),
-            Origin.WORLD,
-        )
+        why = events.ErrorInfo(code=code, message=message)
+        at = iso(self.clock.now())
+        event = events.ExecutionError(kind=execution.kind, error=why, code=code, completed_at=at)
+        await self._end(execution, why, event, Origin.WORLD)
 
-    async def _end(self, execution: Execution, event: events.EventBase, origin: Origin) -> None:
+    async def _end(
+        self, execution: Execution, why: events.ErrorInfo, event: events.EventBase, origin: Origin
+    ) -> None:
+        about = {"execution_id": execution.id}
+
         def decide(row: Execution, waits: Sequence[WaitRow]) -> Change:
             # Nobody's is fine: its driver may have been cut off while it let go.
             if row.token != execution.token or row.worker not in (self.worker, None):
@@ -316,14 +308,18 @@ class Engine:
         try:
             changed = await self.store.transact(execution.id, decide)
         except LeaseLost:
-            logger.warning("lost the lease", extra={"execution_id": execution.id})
+            logger.warning("lost the lease", extra=about)
         except (Conflict, NotFound, Gone):
             pass  # it has come to another end meanwhile, or was deleted
         except Unavailable as exc:  # `strays` lets go of it, and it comes to the same end again
-            logger.warning("could not record: %s", exc, extra={"execution_id": execution.id})
+            logger.warning("could not record: %s", exc, extra=about)
         else:
-            if changed.execution.status is Status.INTERRUPTED:
-                self.store.counters.count_parked(changed.execution.code or "")
+            row = changed.execution
+            logger.warning(
+                "flow %s is %s: %s (%s)", row.flow, row.status, why.message, why.code, extra=about
+            )
+            if row.status is Status.INTERRUPTED:
+                self.store.counters.count_parked(row.code or "")
 
     # --- randomness ------------------------------------------------------------------------------
 
@@ -332,8 +328,3 @@ class Engine:
 
     def new_seed(self) -> str:
         return secrets.token_hex(16)
-
-
-def _log_end(what: str, execution: Execution, code: str, message: str) -> None:
-    about = {"execution_id": execution.id}
-    logger.warning("flow %s is %s: %s (%s)", execution.flow, what, message, code, extra=about)

@@ -66,6 +66,15 @@ async def test_a_leg_ends_properly_when_the_execution_is_parked(
     assert (leg.events[-1]["code"], leg.events[-1]["recoverable"]) == ("divergence", False)
 
 
+async def test_the_log_tells_what_was_parked_and_why(
+    caller: Caller, deployed: Deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, leg = await park(caller, deployed)
+    told = leg.events[-1]["error"]["message"]
+    [line] = [one for one in caplog.records if one.name == "dispatch.engine.engine"]
+    assert line.getMessage() == f"flow edited is interrupted: {told} (divergence)"
+
+
 async def test_the_status_says_failed_with_the_reason(caller: Caller, deployed: Deployed) -> None:
     told, leg = await park(caller, deployed)
     status = await caller.status(told.id)

@@ -9,10 +9,12 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import httpx
 import msgspec
 import pytest
 
 from dispatch.client import Client, End, Tail
+from dispatch.client.errors import unreachable
 from dispatch.core.errors import (
     Busy,
     Conflict,
@@ -351,6 +353,13 @@ async def test_no_answer_at_all() -> None:
             with pytest.raises(Unavailable) as raised:
                 await ask
             assert raised.value.code == "unreachable"
+
+
+async def test_a_server_that_stands_still_is_told_as_one() -> None:
+    request = httpx.Request("GET", "http://127.0.0.1:8000/v1/flows")
+    error = unreachable(request, httpx.ReadTimeout(""))
+    told = "no answer from http://127.0.0.1:8000: it takes connections, and says nothing"
+    assert (error.message, error.code) == (told, "unreachable")
 
 
 async def test_where_nobody_listens_nothing_is_sent_again() -> None:
