@@ -35,6 +35,10 @@ class Generators:
         self._results.append(None)
 
     @property
+    def is_empty(self) -> bool:
+        return not self._stack
+
+    @property
     def in_helper(self) -> bool:
         return len(self._stack) > 1
 

@@ -30,24 +30,8 @@ from dispatch.core.errors import (
     Unavailable,
     Unprocessable,
 )
-from dispatch.core.journal import (
-    Draft,
-    Edge,
-    Entry,
-    Origin,
-    text_delta,
-)
-from dispatch.core.moves import (
-    Act,
-    Answer,
-    Append,
-    Done,
-    Idle,
-    Outcome,
-    Restart,
-    Show,
-    Suspend,
-)
+from dispatch.core.journal import Draft, Edge, Entry, Origin, text_delta
+from dispatch.core.moves import Act, Answer, Append, Done, Idle, Outcome, Restart, Show, Suspend
 from dispatch.core.nodes import StepNode
 from dispatch.core.replay import Replay
 from dispatch.core.waits import MADE, ContinueAs, Wait
@@ -58,7 +42,7 @@ from dispatch.engine.lastwords import DRIVEN
 from dispatch.engine.outbox import Outbox
 from dispatch.engine.underway import UnderWay
 from dispatch.engine.yielded import display_draft, is_plain, outcome_of, result_raw
-from dispatch.flow import FlowVersion, Run
+from dispatch.flow import Run
 from dispatch.store.base import Committed, Execution
 from dispatch.yields import Result, as_wait
 
@@ -88,7 +72,7 @@ class Runner:
         self._outbox = self._new_outbox(execution.token)
         self._inbox = Inbox(host.store, execution.id, execution.last_seq)
         self._segment_over = False
-        self._wakers: list[asyncio.Future[None]] = []
+        self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._generators = Generators()
         self._made: list[Wait[Any]] = []
@@ -109,7 +93,7 @@ class Runner:
     @property
     def is_idle(self) -> bool:
         """Whether it does nothing unless it is woken."""
-        return bool(self._wakers)
+        return self._waker is not None
 
     # --- told from outside (each returns at once) ------------------------------------------------
 
@@ -171,9 +155,14 @@ class Runner:
         self._task = asyncio.current_task()
         DRIVEN.set(self.execution.id)
         try:
-            if self.state is State.CLOSING:  # before it began
-                raise asyncio.CancelledError
-            await self._drive()
+            self._check_open()  # it may have been closed before it began
+            await self._read_journal()
+            while await self._drive():
+                self._let_go()
+                # Warm, and no deeper than here: each frame that waits is memory.
+                while self.state is State.WARM:
+                    await self._woken()
+                self._check_open()
         except (Damaged, Divergence, NotFound, Unprocessable) as exc:
             code = "version-missing" if isinstance(exc, NotFound) else exc.code
             self._host.spawn(self._host.park, self.execution, code, exc.message)
@@ -200,17 +189,15 @@ class Runner:
             self._host.caught_up(self)
             self._host.gone(self)
 
-    async def _drive(self) -> None:
-        start, self._start_entry = self._start_entry, None
-        if start is not None:
-            self._begin(start)
-        else:
-            await self._read_journal()
-        while (restart := await self._drive_segment()) is not None:
-            await self._generators.close(self._host.close_seconds)
-            if self.state is State.CLOSING:
-                raise asyncio.CancelledError
-            self._begin(restart)
+    def _check_open(self) -> None:
+        if self.state is State.CLOSING:
+            raise asyncio.CancelledError
+
+    def _let_go(self) -> None:
+        """The execution is nobody's; the generator stays."""
+        self.state = State.WARM
+        self._host.caught_up(self)
+        self._host.suspended(self)
 
     def _begin(self, base: Entry) -> None:
         """Begin the segment that starts from `base`."""
@@ -220,7 +207,10 @@ class Runner:
 
     async def _read_journal(self) -> None:
         """Begin the current segment, and feed what is recorded of it, a page at a time."""
-        execution = self.execution
+        execution, start, self._start_entry = self.execution, self._start_entry, None
+        if start is not None:
+            self._begin(start)
+            return
         async for past in read_journal(
             self._host.store, execution.id, execution.segment_seq - 1, execution.last_seq
         ):
@@ -230,12 +220,38 @@ class Runner:
                 self._machine.feed(past)
                 self._blocks.feed(past)
 
-    async def _drive_segment(self) -> Entry | None:
-        """Drive to the end of the segment; give back the entry that begins the next one."""
-        machine = self._machine
+    async def _drive(self) -> bool:
+        """Drive on from where it stands, until it is suspended (True) or has ended."""
+        answer: Answer | None = None
+        while True:
+            if self._generators.is_empty:
+                answer = await self._enter()
+            while answer is not None:
+                yielded = await self._generators.advance(answer, self._shows)
+                # Whatever an author's code makes of being cancelled is not the flow's doing.
+                self._check_open()
+                answer = await self._take(yielded)
+            match await self._settle():
+                case Answer() as answer:
+                    pass
+                case Restart(entry):
+                    await self._generators.close(self._host.close_seconds)
+                    self._check_open()
+                    self._begin(entry)
+                case Suspend():
+                    return True
+                case Done():
+                    return False
+
+    @property
+    def _version(self) -> int:
+        return self._machine.base.version or self.execution.version
+
+    async def _enter(self) -> Answer:
+        """Make the segment's generator; give back what begins it."""
         await self._feed()
-        version = machine.base.version or self.execution.version
-        flow = self._host.registry.find(self.execution.flow, version)
+        machine = self._machine
+        flow = self._host.registry.find(self.execution.flow, self._version)
         self._run = Run(
             flow,
             self.execution.id,
@@ -248,14 +264,7 @@ class Runner:
         self._made = []
         MADE.set(self._made)
         self._generators.push(flow(self._run))
-        answer: Answer | Entry | None = Answer(None, None)
-        while isinstance(answer, Answer):
-            yielded = await self._generators.advance(answer, self._shows)
-            if self.state is State.CLOSING:
-                # Whatever an author's code makes of being cancelled is not the flow's doing.
-                raise asyncio.CancelledError
-            answer = await self._take(yielded, flow)
-        return answer
+        return Answer(None, None)
 
     def _shows(self, text: str) -> bool:
         """Show text, or skip what was shown before; False: it needs a closer look."""
@@ -268,8 +277,8 @@ class Runner:
             self._outbox.put(self._blocks.text(text))
         return show is not Show.HOLD
 
-    async def _take(self, yielded: Any, flow: FlowVersion) -> Answer | Entry | None:
-        """What the generator yielded, or came to. An `Answer` goes back into it."""
+    async def _take(self, yielded: Any) -> Answer | None:
+        """What the generator yielded, or came to. None: the machine is to say what now."""
         machine = self._machine
         await self._feed()
         if isinstance(yielded, str):
@@ -286,21 +295,21 @@ class Runner:
                         self._host.caught_up(self)
                         await self._outbox.room()
                 case Show.HOLD:
-                    return await self._settle()
+                    return None
                 case Show.SKIP:
                     pass
             return Answer(None, None)
         if isinstance(yielded, Ended):
             machine.end(self._outcome(yielded.error)._replace(where=self.where))
-            return await self._settle()
+            return None
         yielded = as_wait(yielded)
         if isinstance(yielded, Wait):
             self._made[:] = [made for made in self._made if made is not yielded]
             if isinstance(yielded, ContinueAs):
-                newest = self._host.registry.find(flow.id).version
-                yielded.version = newest if yielded.upgrade else flow.version
+                newest = self._host.registry.find(self.execution.flow).version
+                yielded.version = newest if yielded.upgrade else self._version
             machine.wait(yielded)
-            return await self._settle()
+            return None
         if isinstance(yielded, AsyncGeneratorType):
             self._generators.push(yielded)
             return Answer(None, None)
@@ -309,7 +318,7 @@ class Runner:
             return Answer(None, None)
         return await self._show(yielded)
 
-    async def _show(self, yielded: Any) -> Answer | Entry | None:
+    async def _show(self, yielded: Any) -> Answer | None:
         """A display that is not plain text."""
         try:
             placed = display_draft(yielded)
@@ -322,7 +331,7 @@ class Runner:
                 self._outbox.put([*self._blocks.close(), placed])
                 await self._outbox.room()
             case Show.HOLD:
-                return await self._settle()
+                return None
             case Show.SKIP:
                 pass
         return Answer(None, None)
@@ -331,10 +340,8 @@ class Runner:
         """The same, with the place of the yield."""
         return FlowMistake(f"{mistake.message} ({self.where})", code=mistake.code)
 
-    async def _settle(self) -> Answer | Entry | None:
-        """Obey the machine until it answers the flow (`Answer`), begins a segment (`Entry`) or has
-        ended.
-        """
+    async def _settle(self) -> Answer | Restart | Suspend | Done:
+        """Obey the machine until it is the flow's turn again, or nobody's."""
         machine = self._machine
         while True:
             await self._feed()
@@ -355,23 +362,11 @@ class Runner:
                     # Only now: what has arrived may have decided that a step is not wanted.
                     await self._append_reports()
                     await self._changed()
-                case Suspend(drafts):
+                case Suspend(drafts) as suspended:
                     if await self._append(drafts, release=True):
-                        await self._stay_warm()
-                case Restart(entry):
-                    return entry
-                case Done():
-                    return None
-
-    async def _stay_warm(self) -> None:
-        """The execution is nobody's. Return when it is ours again; else end the task."""
-        self.state = State.WARM
-        self._host.caught_up(self)
-        self._host.suspended(self)
-        while self.state is State.WARM:
-            await self._woken()
-        if self.state is State.CLOSING:
-            raise asyncio.CancelledError
+                        return suspended
+                case over:
+                    return over
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -476,10 +471,9 @@ class Runner:
         return Outbox(self._host.store, self.execution.id, token, self._wake)
 
     def _wake(self) -> None:
-        wakers, self._wakers = self._wakers, []
-        for waker in wakers:
-            if not waker.done():
-                waker.set_result(None)
+        waker, self._waker = self._waker, None
+        if waker is not None and not waker.done():
+            waker.set_result(None)
 
     async def _changed(self) -> None:
         """Return when something has been fed, reported, revived or broken."""
@@ -489,7 +483,7 @@ class Runner:
         if self._outbox.broken is not None and self.state is State.DRIVING:
             raise self._outbox.broken
 
-    async def _woken(self) -> None:
-        waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wakers.append(waker)
-        await waker
+    def _woken(self) -> asyncio.Future[None]:
+        """Done at the next `_wake`. Only the driver task waits."""
+        self._waker = asyncio.get_running_loop().create_future()
+        return self._waker
