@@ -17,7 +17,8 @@ import msgspec
 from scripts.benchmarks import report
 from scripts.benchmarks.load import start
 from scripts.benchmarks.measures import Plan
-from scripts.benchmarks.sections import SECTIONS, Section
+from scripts.benchmarks.peers.environments import install
+from scripts.benchmarks.sections import PEERS, SECTIONS, Section
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dispatch-bench"
 GUIDE = Path(__file__).parents[2] / "dispatch" / "docs" / "performance.md"
@@ -36,7 +37,7 @@ async def measure(names: list[str], plan: Plan) -> report.Samples:
 async def _run(section: Section, plan: Plan, folder: Path, samples: report.Samples) -> None:
     warm_up = msgspec.structs.replace(plan, seconds=0.3, count=max(plan.count // 4, 64), probes=10)
     if section.alone is not None:
-        for _ in range(plan.rounds):
+        for _ in range(min(plan.rounds, section.most_rounds or plan.rounds)):
             for name, figures in (await section.alone(plan, folder)).items():
                 report.add(samples, name, figures)
         return
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4, help="characters of a text")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="some of the sections")
     parser.add_argument("--large", action="store_true", help="10⁶ suspended and 10⁷ entries too")
+    parser.add_argument("--peers", action="store_true", help="other servers too: installs them")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where files that are filled lie")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument("--write", action="store_true", help="put the tables into the guide")
@@ -76,9 +78,12 @@ def main() -> None:
     # A thousand readers are as many files, here and in the server.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    samples = anyio.run(
-        measure, asked.only or list(SECTIONS), plan, backend_options={"use_uvloop": True}
-    )
+    names = asked.only or [name for name in SECTIONS if name != PEERS]
+    if asked.peers and PEERS not in names:
+        names.append(PEERS)
+    if PEERS in names:
+        install(plan.cache)
+    samples = anyio.run(measure, names, plan, backend_options={"use_uvloop": True})
     told = report.markdown(plan, samples)
     print(told)
     if asked.json:

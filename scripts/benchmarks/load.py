@@ -7,12 +7,14 @@ to, and otherwise only counts: a client that parsed events would be measured its
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,7 +41,7 @@ class Server:
         self._process = psutil.Process(process.pid)
 
     def kill(self) -> None:
-        self._process.kill()
+        _kill(self._process.pid)
         self._process.wait()
 
     def memory_bytes(self) -> int:
@@ -64,13 +66,18 @@ class Server:
 
 
 @asynccontextmanager
-async def start(kind: str, folder: Path, file: str | None = None) -> AsyncIterator[Server]:
-    """Start a server of `kind` (`servers.KINDS`), and see to its end."""
+async def start(
+    kind: str, folder: Path, file: str | None = None, *, command: Sequence[str] = ()
+) -> AsyncIterator[Server]:
+    """Start a server of `kind` (`servers.KINDS`), or with `command`, and see to its end."""
     db = str(folder / (file or f"{kind}.db"))
-    command = [sys.executable, "-m", "scripts.benchmarks.servers", kind, db]
+    command = command or (sys.executable, "-m", "scripts.benchmarks.servers", kind, db)
     pipe = subprocess.PIPE
     async with AsyncExitStack() as stack:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe)  # noqa: ASYNC220 - no wait
+        # A group of its own: what it starts ends with it.
+        process = subprocess.Popen(  # noqa: ASYNC220 - no wait
+            command, stdin=pipe, stdout=pipe, process_group=0
+        )
         stack.push_async_callback(anyio.to_thread.run_sync, _stop, process)
         assert process.stdout is not None
         with anyio.fail_after(START_SECONDS):
@@ -88,7 +95,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(STOP_SECONDS)
         finally:
-            process.kill()
+            _kill(process.pid)
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 class Answer(NamedTuple):
@@ -131,10 +143,10 @@ class Connection(asyncio.Protocol):
         )
         return await self._answer_to(request, marker, keep, watch)
 
-    async def get(self, path: str, *, watch: Watch | None = None) -> Answer:
+    async def get(self, path: str, *, marker: bytes = b"", watch: Watch | None = None) -> Answer:
         """The same; `watch` is first called when the head of the answer is there."""
         request = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path.encode()
-        return await self._answer_to(request, b"", False, watch)
+        return await self._answer_to(request, marker, False, watch)
 
     async def _answer_to(
         self, request: bytes, marker: bytes, keep: bool, watch: Watch | None

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from scripts.benchmarks.measures import Figures, Plan
+from scripts.benchmarks.peers import table as peers
+from scripts.benchmarks.peers.known import LLAMA_AGENTS, OURS
 
 #: Figure -> kind of server -> one value a round.
 Samples = dict[str, dict[str, list[float]]]
@@ -157,6 +159,15 @@ LINES = (
     _ratio("`FULL`: events/s, 64 streams", "full_events", "full", "durable"),
     _ratio("cycles/s, 32 clients in all", "shared_cycles", "two processes", "one process"),
     _ratio("events/s, 64 streams in all", "shared_events", "two processes", "one process"),
+    *(
+        _ratio(title, figure, OURS.kind, LLAMA_AGENTS.kind, at_least=at_least, target=12)
+        for title, figure, at_least in (
+            ("cycles/s, 1 client", "peer_cycles_1", 30),
+            ("cycles/s, 32 clients", "peer_cycles_32", 30),
+            ("events/s, 1 run", "peer_events_1", 100),
+            ("events/s, 16 runs", "peer_events_16", 100),
+        )
+    ),
 )
 
 _BEGIN, _END = "<!-- figures: written by scripts/bench --write -->\n", "<!-- end of figures -->\n"
@@ -241,7 +252,7 @@ Python {told["python"]}, SQLite {told["sqlite"]},
 Everything that was measured:
 
 {_everything(samples)}
-"""
+{_peers(samples)}"""
 
 
 def write(page: Path, told: str) -> None:
@@ -275,6 +286,11 @@ def _everything(samples: Samples) -> str:
     return _rendered(rows)
 
 
+def _peers(samples: Samples) -> str:
+    rows = peers.rows(samples, _spread)
+    return f"\nBeside other servers:\n\n{_rendered(rows)}\n" if rows else ""
+
+
 def _title(line: Line) -> str:
     if line.other is None:
         return line.title
@@ -292,11 +308,14 @@ def _rendered(rows: list[tuple[str, ...]]) -> str:
 
 
 def _measured(samples: Samples) -> list[tuple[Line, list[float]]]:
-    return [
-        (line, compared(line, samples))
-        for line in LINES
-        if {line.ours, line.other or line.ours} <= samples.get(line.figure, {}).keys()
-    ]
+    return [(line, compared(line, samples)) for line in LINES if _is_measured(line, samples)]
+
+
+def _is_measured(line: Line, samples: Samples) -> bool:
+    """In as many rounds as what it is compared with: a peer may have failed in one."""
+    kinds = samples.get(line.figure, {})
+    rounds = {len(kinds.get(kind, ())) for kind in (line.ours, line.other or line.ours)}
+    return len(rounds) == 1 and 0 not in rounds
 
 
 def _target(line: Line) -> str:

@@ -24,6 +24,7 @@ from scripts.benchmarks.measures import (
     resume,
     resume_again,
 )
+from scripts.benchmarks.peers.rounds import peers
 from scripts.benchmarks.readers import catch_up, fan_out
 from scripts.benchmarks.resting import resting
 from scripts.benchmarks.scale import scale
@@ -34,12 +35,19 @@ Alone = Callable[[Plan, Path], Awaitable[dict[str, Figures]]]
 
 
 class Section(NamedTuple):
-    """Servers that are up together, and what is measured of each of them; or `alone`."""
+    """Servers that are up together, and what is measured of each of them; or `alone`.
+
+    `most_rounds`: of what takes so long that it has fewer of them.
+    """
 
     kinds: Sequence[str] = ()
     measures: Sequence[Measure] = ()
     alone: Alone | None = None
+    most_rounds: int | None = None
 
+
+#: The section that is only measured if it is asked for.
+PEERS = "peers"
 
 SECTIONS = {
     "events": Section(("durable", "writerless", "bare"), (events_1, events_64)),
@@ -64,4 +72,5 @@ SECTIONS = {
     "recovery": Section(("durable",), (recovery,)),
     "full": Section(("full", "durable"), (full_cycles, full_events)),
     "shared": Section(alone=shared),
+    PEERS: Section(alone=peers, most_rounds=3),
 }

@@ -1,0 +1,48 @@
+"""What peers came to, beside this server: a table with a column for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from scripts.benchmarks.peers.known import OURS, PEERS
+from scripts.benchmarks.peers.rounds import KILLED
+
+#: Figure -> what it is, and whether it is told how many times as much the other one comes to.
+FIGURES = {
+    "peer_cycles_1": ("cycles/s, 1 client", True),
+    "peer_cycles_32": ("cycles/s, 32 clients", True),
+    "peer_events_1": ("events/s, 1 run", True),
+    "peer_events_16": ("events/s, 16 runs", True),
+    "peer_first_event": ("first event p50, ms", False),
+    "peer_idle_mib": ("memory at rest, MiB", False),
+    "peer_suspended_kib": ("a suspended run, KiB", False),
+    "peer_resumed": (f"of {KILLED} suspended at a SIGKILL, resumed", False),
+}
+
+
+def rows(
+    samples: Mapping[str, Mapping[str, Sequence[float]]], told: Callable[[Sequence[float]], str]
+) -> list[tuple[str, ...]]:
+    """A head and a row for each figure; none if no peer was measured.
+
+    `told` says what the samples of one figure come to. A ratio is the median over the rounds.
+    """
+    by_kind = samples.get("peer_resumed", {})
+    rounds = len(by_kind.get(OURS.kind, ()))
+    # One that has failed in some round is left out.
+    kinds = [peer.kind for peer in PEERS if len(by_kind.get(peer.kind, ())) == rounds]
+    if not (rounds and kinds):
+        return []
+    rows: list[tuple[str, ...]] = [("", OURS.kind, *kinds)]
+    for figure, (title, is_compared) in FIGURES.items():
+        ours = samples[figure][OURS.kind]
+        cells = [told(ours)]
+        for kind in kinds:
+            theirs = samples[figure][kind]
+            cell = told(theirs)
+            if is_compared:
+                pairs = zip(ours, theirs, strict=True)
+                cell += f"; ×{told([one / other for one, other in pairs])}"
+            cells.append(cell)
+        rows.append((title, *cells))
+    return rows
