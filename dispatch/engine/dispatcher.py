@@ -19,11 +19,9 @@ from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import (
     CancelRequested,
     ClientTool,
-    Entry,
     Origin,
     StartPrivate,
     draft,
-    entry,
 )
 from dispatch.core.lifecycle import TRANSITIONS, Command, Status
 from dispatch.core.projection import CANCEL_TIMER
@@ -90,8 +88,6 @@ class Driving(Protocol):
 
     def new_seed(self) -> str: ...
 
-    def drive(self, execution: Execution, start: Entry | None = None) -> None: ...
-
     def timer_set(self) -> None: ...
 
     async def ended(self, execution_id: ExecutionId) -> Execution:
@@ -153,12 +149,11 @@ class Dispatcher:
             idempotency_key=start.idempotency_key,
             request_digest=start.request_digest,
         )
-        # A caller who goes away now must not leave it ours and undriven.
+        # A caller who goes away now must not leave its time limit unknown to the timers.
         with anyio.CancelScope(shield=True):
             execution, existed = await engine.store.create(new)
-            if existed:
-                return Leg(execution, 1, whole=True, repeated=True)
-            engine.drive(execution, entry(first, 1, execution.created_at))
+        if existed:
+            return Leg(execution, 1, whole=True, repeated=True)
         if start.timeout is not None:
             engine.timer_set()
         return Leg(execution, 1)
@@ -255,8 +250,6 @@ class Dispatcher:
             changed = await engine.store.transact(
                 execution_id, decide, keys=keys, take_for=engine.worker
             )
-            if changed.taken:
-                engine.drive(changed.execution)
         return changed.execution
 
     def _check_accepting(self) -> None:

@@ -8,6 +8,7 @@ second, so nothing that is missed in memory stays undone.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import secrets
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from dispatch.core import events
 from dispatch.core.clock import Clock, iso
 from dispatch.core.errors import Conflict, Gone, LeaseLost, NotFound, Unavailable
 from dispatch.core.ids import ExecutionId, execution_id
-from dispatch.core.journal import Entry, Origin, draft
+from dispatch.core.journal import Origin, draft
 from dispatch.core.lifecycle import Status
 from dispatch.core.projection import CANCEL_TIMER
 from dispatch.engine import lastwords, watchdog
@@ -100,7 +101,8 @@ class Engine:
         self._drivers: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._tasks: anyio.abc.TaskGroup
-        store.listener = self._committed
+        self._context: contextvars.Context
+        store.listener, store.ahead = self._committed, self._go_ahead
 
     @property
     def has_left_behind(self) -> bool:
@@ -111,6 +113,7 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Recover what was left over; run until the context is left; close all generators."""
         async with anyio.create_task_group() as self._tasks:
+            self._context = contextvars.copy_context()
             services = await self._start_services()
             self.accepting, self._stopping = True, False
             try:
@@ -160,12 +163,26 @@ class Engine:
         runner = self._runners.get(execution.id)
         if runner is not None:
             runner.committed(committed)
+        if committed.to_drive:
+            self.drive(execution, committed)
         if not execution.strikes:
             self._recovery.cleared(execution.id)
         if execution.status.is_final:
             self._tell_end(execution.id)
             if self._at_rest is not None:
                 self._at_rest(execution)
+
+    def _go_ahead(self, committed: Committed) -> bool:
+        """Drive what the store is about to commit, if that needs nothing else of the store."""
+        execution = committed.execution
+        if committed.first_seq == 1:
+            self.drive(execution, committed)
+            return not self._stopping
+        runner = self._warm.get(execution.id)
+        if runner is None or not runner.go_ahead(committed):
+            return False
+        del self._warm[execution.id]
+        return True
 
     async def ended(self, execution_id: ExecutionId) -> Execution:
         """Return its row once its final event is durable."""
@@ -180,8 +197,8 @@ class Engine:
 
     # --- driving ---------------------------------------------------------------------------------
 
-    def drive(self, execution: Execution, start: Entry | None = None) -> None:
-        """Drive an execution that has just become this worker's."""
+    def drive(self, execution: Execution, by: Committed | None = None) -> None:
+        """Drive an execution that has just become this worker's, `by` what was appended to it."""
         if self._stopping:
             return  # the store's session lets go of it when it ends
         self._warm.pop(execution.id, None)
@@ -190,9 +207,13 @@ class Engine:
             if runner.revive(execution):
                 return
             runner.close()
+        start = by.entries()[0] if by is not None and by.first_seq == 1 else None
         runner = self._runners[execution.id] = Runner(self, execution, start)
         name = f"flow {execution.flow} of {execution.id}"
-        driver = asyncio.get_running_loop().create_task(runner.run(), name=name)
+        # Not in the context of whoever's request it is in the course of.
+        driver = asyncio.get_running_loop().create_task(
+            runner.run(), name=name, context=self._context.copy()
+        )
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 

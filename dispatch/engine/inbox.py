@@ -69,7 +69,9 @@ class Inbox:
         return bool(self._entries)
 
     def put(self, committed: Committed) -> None:
-        """Take what one commit appended, but for what is only to be seen."""
+        """Take what was appended by one call, but for what is only to be seen."""
+        if committed.execution.last_seq <= self.seen_seq:
+            return  # it went ahead
         self.see(committed.first_seq - 1)
         for seq, placed in enumerate(committed.drafts, committed.first_seq):
             if placed.kind not in _ONLY_SEEN:

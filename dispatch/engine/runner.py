@@ -128,6 +128,14 @@ class Runner:
         self._wake()
         return True
 
+    def go_ahead(self, committed: Committed) -> bool:
+        """The same, with what revives it, before that is committed."""
+        # What can't be read yet must not have to be.
+        if self._inbox.seen_seq != committed.first_seq - 1 or not self.revive(committed.execution):
+            return False
+        self.committed(committed)
+        return True
+
     def drives(self, token: int) -> bool:
         """Whether it drives the execution under that token, or is about to let go of it."""
         return self.state is not State.WARM and self._outbox.token == token

@@ -29,8 +29,6 @@ class Owner(Protocol):
     worker: str
     cancel_seconds: float
 
-    def drive(self, execution: Execution) -> None: ...
-
 
 class Timers:
     """A service: sleeps until the next wait is due, or until a nearer one is set."""
@@ -78,7 +76,7 @@ class Timers:
             return Change([settlement(row, execution, now)], wake=wake)
 
         try:
-            changed = await owner.store.transact(
+            await owner.store.transact(
                 due.execution_id, decide, keys=[due.wait.id], take_for=owner.worker
             )
         except DispatchError as exc:
@@ -86,8 +84,6 @@ class Timers:
                 "a timer cannot be settled: %s", exc, extra={"execution_id": due.execution_id}
             )
             return False
-        if changed.taken:
-            owner.drive(changed.execution)
         return True
 
     def _reach_deadline(self, waits: Sequence[WaitRow], now: float) -> Change:

@@ -46,7 +46,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_lost_to(self, worker: str, token: int) -> bool:
         """Whether what `worker` took with `token` has been taken from it since."""
-        return self.worker != worker and (self.token != token or self.runnable)
+        # A lower token: the row is from before that was durable (`Store.ahead`).
+        return self.worker != worker and (self.token, self.runnable) > (token, False)
 
 
 class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,19 +90,24 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What one commit appended to one execution, told to the store's listener in commit order."""
+    """What one call appended to one execution, told to the store's listener in commit order.
+
+    `to_drive`: that made it this worker's, and nobody has gone `ahead` with it.
+    """
 
     execution: Execution
     first_seq: int
     at: float
     drafts: Sequence[Draft]
     chunks: Sequence[Chunk]
+    to_drive: bool = False
 
     def entries(self) -> list[Entry]:
         return [entry(draft, self.first_seq + i, self.at) for i, draft in enumerate(self.drafts)]
 
 
 Listener = Callable[[Committed], None]
+Ahead = Callable[[Committed], bool]
 
 #: `Execution.strikes` counts in quarters: a death that is nobody's doing for all one knows is one.
 STRIKE = 4
@@ -180,9 +186,16 @@ class Store(Protocol):
 
     `listener` is called on the event loop, in commit order, once for each call that appended
     something, before that call returns.
+
+    `ahead` may be asked before the commit whether somebody drives, from now on, what a `create` or
+    a `transact` has just made this worker's. If so the commit waits a moment for the driver's first
+    append, and is one for both. None of it is durable yet, or can be read: nobody may be told, and
+    nothing done, but on the strength of an append that has returned. If it comes to nothing the
+    driver's appends are refused (`LeaseLost`), for its token is never given to anybody again.
     """
 
     listener: Listener
+    ahead: Ahead
 
     @property
     def sessions(self) -> Sessions:
@@ -288,9 +301,9 @@ class Store(Protocol):
 
         It is given every open wait, and those whose id or name is among `keys`, in the order they
         were opened. Whatever it raises is raised here, and nothing has changed. If the change is to
-        `wake` an execution that is nobody's, it becomes `take_for`'s (its token grows by one), or,
-        without one, is marked runnable. Raises `NotFound` (`execution-unknown`), or `Gone`
-        (`execution-deleted`) while there is a tombstone.
+        `wake` an execution that is nobody's, it becomes `take_for`'s (its token grows), or, without
+        one, or if nothing is appended, is marked runnable. Raises `NotFound`
+        (`execution-unknown`), or `Gone` (`execution-deleted`) while there is a tombstone.
         """
         ...
 

@@ -31,6 +31,7 @@ from dispatch.core.lifecycle import IMPORTED, Status
 from dispatch.store import rows
 from dispatch.store.aside import Aside, Naps
 from dispatch.store.base import (
+    Ahead,
     Appended,
     Changed,
     Chunk,
@@ -117,6 +118,10 @@ def _ignore(_: Committed) -> None:
     pass
 
 
+def _stay(_: Committed) -> bool:
+    return False
+
+
 class SqliteStore:
     """Everything in one file at `path`.
 
@@ -134,6 +139,7 @@ class SqliteStore:
         lease_seconds: float = 10.0,
     ):
         self.listener: Listener = _ignore
+        self.ahead: Ahead = _stay
         self.counters = Counters()
         self._path = Path(path).absolute()
         self._clock, self._synchronous = clock, synchronous
@@ -219,6 +225,8 @@ class SqliteStore:
             writing,
             self._clock,
             lambda committed: self.listener(committed),
+            # Others would have to wait for a driver here, for as long as its flow blocks the loop.
+            lambda committed: self._is_alone and self.ahead(committed),
             checkpoints,
             Aside("store-writer", self._naps),
             self.counters,

@@ -7,7 +7,7 @@ operations of its batch nothing. All of it is synchronous and runs on the event 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,12 +20,14 @@ from dispatch.core.projection import WaitIssued, WaitOpened, WaitSettled
 from dispatch.store import rows
 from dispatch.store.base import (
     STRIKE,
+    Ahead,
     Appended,
     Changed,
     Committed,
     Created,
     Decide,
     Execution,
+    Held,
     NewExecution,
     Recorded,
     WaitRow,
@@ -71,12 +73,25 @@ TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?
 class Transaction:
     """One transaction on `db`, at one time `at`. `committed` is what its commit tells the
     listener.
+
+    `gone_ahead` are those that are driven already on the strength of it (`Store.ahead`), and
+    `awaited` those of them that have appended nothing yet. `burnt` is what went ahead of
+    transactions that came to nothing.
     """
 
-    def __init__(self, db: sqlite3.Connection, at: float, framers: Framers):
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        at: float,
+        framers: Framers,
+        ahead: Ahead,
+        burnt: Collection[Held],
+    ):
         self.db, self.at = db, at
         self.committed: list[Committed] = []
-        self._framers = framers
+        self.gone_ahead: list[Held] = []
+        self.awaited: set[ExecutionId] = set()
+        self._framers, self._ahead, self._burnt = framers, ahead, burnt
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -100,7 +115,7 @@ class Transaction:
             created_at=self.at,
             updated_at=self.at,
             worker=new.worker,
-            token=0 if new.worker is None else 1,
+            token=0 if new.worker is None else self._next_token(new.id, 0),
             runnable=new.worker is None,
         )
         drafts = (new.start,)
@@ -112,7 +127,7 @@ class Transaction:
                 "INSERT INTO idempotency VALUES (?, ?, ?)",
                 (new.idempotency_key, new.id, new.request_digest),
             )
-        self._write_growth(key, growth, drafts)
+        self._write_growth(key, growth, drafts, taken=new.worker is not None)
         return Created(made, existed=False)
 
     def _created_before(self, new: NewExecution, execution_id: str, digest: str) -> Created:
@@ -147,6 +162,9 @@ class Transaction:
         token: int,
         release: bool,
     ) -> Appended:
+        self.awaited.discard(execution_id)
+        if Held(execution_id, token) in self._burnt:
+            raise LeaseLost(f"what made execution {execution_id} this worker's came to nothing")
         key, before = self._load(execution_id)
         if token != before.token:
             raise LeaseLost(f"execution {execution_id} was taken by another worker")
@@ -178,14 +196,18 @@ class Transaction:
         after = growth.execution
         taken = False
         if wake and after.worker is None and not after.status.is_final:
-            taken = take_for is not None
+            taken = take_for is not None and bool(drafts)
             change: dict[str, Any] = (
-                {"worker": take_for, "token": after.token + 1, "runnable": False}
+                {
+                    "worker": take_for,
+                    "token": self._next_token(execution_id, after.token),
+                    "runnable": False,
+                }
                 if taken
                 else {"runnable": True}
             )
             after = msgspec.structs.replace(after, **change)
-        self._write(key, before, growth._replace(execution=after), drafts)
+        self._write(key, before, growth._replace(execution=after), drafts, taken)
         return Changed(after, before.last_seq + 1, taken)
 
     def acquire(self, execution_id: ExecutionId, worker: str) -> Execution | None:
@@ -195,13 +217,14 @@ class Transaction:
             return None
         if before.worker is not None or before.status.is_final:
             return None
-        after = msgspec.structs.replace(
-            before, worker=worker, token=before.token + 1, runnable=False
-        )
+        token = self._next_token(execution_id, before.token)
+        after = msgspec.structs.replace(before, worker=worker, token=token, runnable=False)
         self._update(key, after)
         return after
 
     def release(self, execution_id: ExecutionId, token: int, runnable: bool) -> None:
+        if Held(execution_id, token) in self._burnt:
+            return  # by now it may be another worker's, which took it by that token
         self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = ? "
             "WHERE id = ? AND token = ? AND worker IS NOT NULL",
@@ -291,6 +314,12 @@ class Transaction:
             raise missing(execution_id, self.db.execute(TOMBSTONE, (execution_id, oldest)))
         return row[-1], rows.to_execution(row)
 
+    def _next_token(self, execution_id: ExecutionId, token: int) -> int:
+        token += 1
+        while Held(execution_id, token) in self._burnt:
+            token += 1
+        return token
+
     def _waits(self, key: int, keys: Sequence[str]) -> list[WaitRow]:
         if keys:
             asked = msgspec.json.encode(keys).decode()
@@ -299,7 +328,14 @@ class Transaction:
             found = self.db.execute(_OPEN_WAITS, (key,))
         return [rows.to_wait(row) for row in found]
 
-    def _write(self, key: int, before: Execution, growth: Growth, drafts: Sequence[Draft]) -> None:
+    def _write(
+        self,
+        key: int,
+        before: Execution,
+        growth: Growth,
+        drafts: Sequence[Draft],
+        taken: bool = False,
+    ) -> None:
         after = growth.execution
         advanced = msgspec.structs.replace(
             before, last_seq=after.last_seq, updated_at=after.updated_at
@@ -310,7 +346,7 @@ class Transaction:
         else:
             self._update(key, after)
         if drafts:
-            self._write_growth(key, growth, drafts)
+            self._write_growth(key, growth, drafts, taken)
 
     def _insert(self, row: Execution) -> int:
         key = self.db.execute(
@@ -358,14 +394,21 @@ class Transaction:
             ),
         )
 
-    def _write_growth(self, key: int, growth: Growth, drafts: Sequence[Draft]) -> None:
+    def _write_growth(
+        self, key: int, growth: Growth, drafts: Sequence[Draft], taken: bool = False
+    ) -> None:
         for chunk in growth.chunks:
             self.db.execute(_INSERT_CHUNK, (key, *rows.from_chunk(chunk)))
         at = growth.execution.updated_at
         for change in growth.waits:
             self._change_wait(key, change, at)
-        first_seq = growth.chunks[0].first_seq
-        self.committed.append(Committed(growth.execution, first_seq, at, drafts, growth.chunks))
+        execution, first_seq = growth.execution, growth.chunks[0].first_seq
+        committed = Committed(execution, first_seq, at, drafts, growth.chunks, to_drive=taken)
+        if taken and self._ahead(committed):
+            committed = msgspec.structs.replace(committed, to_drive=False)
+            self.gone_ahead.append(Held(execution.id, execution.token))
+            self.awaited.add(execution.id)
+        self.committed.append(committed)
 
     def _change_wait(self, key: int, change: WaitChange, at: float) -> None:
         seq, leg_seq, effect = change

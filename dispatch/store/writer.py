@@ -6,6 +6,9 @@ interpreter far longer than a commit takes. That is kept to a share of the loop'
 truly wait goes to a thread, and the loop does not: for another process that is writing, and for the
 disk with `synchronous=FULL`.
 
+A commit waits a few turns of the loop for drivers that have gone ahead of it (`Store.ahead`), and
+takes in what is submitted meanwhile.
+
 While there is a `fault` commands are refused at once. What drivers append is kept and retried, and
 if nothing is kept an empty transaction is, so that the fault passes by itself.
 """
@@ -28,7 +31,7 @@ from dispatch.core.counters import Counters
 from dispatch.core.errors import Damaged, LeaseLost, Unavailable
 from dispatch.core.journal import Draft
 from dispatch.store.aside import Aside
-from dispatch.store.base import Committed
+from dispatch.store.base import Ahead, Committed, Held
 from dispatch.store.checkpoints import Checkpoints
 from dispatch.store.growth import Framers
 from dispatch.store.transaction import Transaction
@@ -43,6 +46,8 @@ BURST_SECONDS = 0.02
 IDLE_TURN_SECONDS = 0.0001
 #: `weight` at which a batch is closed: bounds how long a commit holds the loop.
 MAX_BATCH_WEIGHT = 2048
+#: For so many turns of the loop a commit waits for drivers: two, if a flow just goes on.
+AHEAD_TURNS = 4
 #: How often it is asked whether another process has stopped writing, and for how long.
 BUSY_POLL_SECONDS = 0.001
 BUSY_SECONDS = 5.0
@@ -110,6 +115,7 @@ class Writer:
         db: sqlite3.Connection,
         clock: Clock,
         deliver: Callable[[Committed], None],
+        ahead: Ahead,
         checkpoints: Checkpoints,
         aside: Aside,
         counters: Counters,
@@ -117,12 +123,14 @@ class Writer:
         durable: bool,
     ):
         self.fault: Unavailable | None = None
-        self._db, self._clock, self._deliver = db, clock, deliver
+        self._db, self._clock, self._deliver, self._ahead = db, clock, deliver, ahead
         self._checkpoints = checkpoints
         self._durable = durable
         self._loop = asyncio.get_running_loop()
         self._framers = Framers()
         self._queue: deque[Operation] = deque()
+        self._transaction: Transaction | None = None  # from its BEGIN to its end
+        self._burnt: set[Held] = set()
         self._turn_handle: asyncio.Handle | None = None
         self._turn_began = 0.0
         self._next_at = 0.0
@@ -169,7 +177,7 @@ class Writer:
 
     def _schedule(self) -> None:
         """See to it that there is a turn, unless one is coming or under way."""
-        if self._aside.busy:
+        if self._aside.busy or self._transaction is not None:
             return
         if not self._queue:
             self._idle.set()
@@ -220,18 +228,20 @@ class Writer:
             self._schedule()
 
     def _take(self) -> list[Operation]:
-        queue = self._queue
-        if not queue:
+        if not self._queue:
             return []  # is the fault over?
-        batch = [queue.popleft()]
-        if batch[0].alone:
-            return batch
-        weight = batch[0].weight
-        while queue and weight + queue[0].weight <= MAX_BATCH_WEIGHT and not queue[0].alone:
-            operation = queue.popleft()
-            weight += operation.weight
-            batch.append(operation)
+        batch = [self._queue.popleft()]
+        if not batch[0].alone:
+            batch += self._take_up_to(MAX_BATCH_WEIGHT - batch[0].weight)
         return batch
+
+    def _take_up_to(self, weight: int) -> list[Operation]:
+        queue, taken = self._queue, []
+        while queue and queue[0].weight <= weight and not queue[0].alone:
+            operation = queue.popleft()
+            weight -= operation.weight
+            taken.append(operation)
+        return taken
 
     def _begin_patiently(self) -> None:
         # Not SQLite's own busy handler: its naps grow to 100 ms, and whoever naps loses its turn.
@@ -255,11 +265,21 @@ class Writer:
 
     def _carry_out(self, batch: list[Operation]) -> None:
         """Run `batch` in the transaction just begun, and commit it."""
-        transaction = Transaction(self._db, self._clock.now(), self._framers)
+        # What is alone is to stay so: nobody comes after it.
+        ahead = _stay if batch and batch[0].alone else self._ahead
+        self._transaction = Transaction(
+            self._db, self._clock.now(), self._framers, ahead, self._burnt
+        )
+        self._run(batch, batch, AHEAD_TURNS)
+
+    def _run(self, operations: list[Operation], batch: list[Operation], turns: int) -> None:
+        """Run `operations`, the last of `batch`, and commit it at once or in so many turns."""
+        transaction = self._transaction
+        assert transaction is not None
         try:
             if self.fault is not None:
                 transaction.try_room()
-            for operation in batch:
+            for operation in operations:
                 operation.error = None
                 changes = self._db.total_changes
                 try:
@@ -272,11 +292,23 @@ class Writer:
         except Exception as exc:
             self._broken(batch, exc)
             return
-        if self._durable:
+        if transaction.awaited and turns:
+            self._loop.call_soon(self._run_more, batch, turns - 1)
+        elif self._durable:
             self._aside.start(
                 self._commit, lambda exc: self._committed(batch, transaction, exc), short=True
             )
-            return
+        else:
+            self._commit_here(batch, transaction)
+
+    def _run_more(self, batch: list[Operation], turns: int) -> None:
+        with self._paced():
+            weight = sum([operation.weight for operation in batch])
+            operations = self._take_up_to(MAX_BATCH_WEIGHT - weight)
+            batch += operations
+            self._run(operations, batch, turns)
+
+    def _commit_here(self, batch: list[Operation], transaction: Transaction) -> None:
         try:
             self._commit()
         except Exception as exc:
@@ -300,6 +332,7 @@ class Writer:
         if self.fault is not None:
             _log.warning("the store works again")
             self.fault = None
+        self._transaction = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._counters.commits += 1
         for committed in transaction.committed:
@@ -355,9 +388,16 @@ class Writer:
 
     def _roll_back(self) -> None:
         self._counters.commit_failures += 1
+        if self._transaction is not None:
+            self._burnt.update(self._transaction.gone_ahead)
+            self._transaction = None
         if self._db.in_transaction:
             with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
                 self._db.execute("ROLLBACK")
+
+
+def _stay(_: Committed) -> bool:
+    return False
 
 
 def unavailable(exc: Exception) -> Unavailable:

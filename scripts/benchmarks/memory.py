@@ -23,6 +23,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.core.projection import StatusChanged, WaitIssued, WaitOpened, WaitSettled
 from dispatch.store import rows
 from dispatch.store.base import (
+    Ahead,
     Appended,
     Change,
     Changed,
@@ -84,6 +85,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
+        self.ahead: Ahead = lambda _: False  # of what? there are no commits
         self.counters = Counters()
         self.sessions = _NoSessions()
         self._clock = clock
@@ -114,7 +116,8 @@ class MemoryStore:
             token=1,
         )
         journal = self._journals[new.id] = _Journal(empty)
-        self._write(journal, grow(empty, (new.start,), now, self._framers.of(new.id)), (new.start,))
+        growth = grow(empty, (new.start,), now, self._framers.of(new.id))
+        self._write(journal, growth, (new.start,), taken=True)
         return Created(journal.execution, existed=False)
 
     async def add(self, recorded: Recorded) -> Execution:
@@ -160,7 +163,7 @@ class MemoryStore:
         taken = change.wake and growth.execution.worker is None and take_for is not None
         if taken:
             growth = _with(growth, worker=take_for, token=before.token + 1)
-        self._write(journal, growth, change.drafts)
+        self._write(journal, growth, change.drafts, taken)
         return Changed(growth.execution, before.last_seq + 1, taken)
 
     async def acquire(self, execution_id: ExecutionId, worker: str) -> Execution | None:
@@ -234,7 +237,9 @@ class MemoryStore:
             raise NotFound(f"there is no execution {execution_id}", code="execution-unknown")
         return journal
 
-    def _write(self, journal: _Journal, growth: Growth, drafts: Sequence[Draft]) -> None:
+    def _write(
+        self, journal: _Journal, growth: Growth, drafts: Sequence[Draft], taken: bool = False
+    ) -> None:
         execution = journal.execution = growth.execution
         if not drafts:
             return
@@ -246,7 +251,9 @@ class MemoryStore:
             if len(self._over) > KEPT:
                 del self._journals[self._over.popleft()]
         first_seq = growth.chunks[0].first_seq
-        self.listener(Committed(execution, first_seq, execution.updated_at, drafts, growth.chunks))
+        self.listener(
+            Committed(execution, first_seq, execution.updated_at, drafts, growth.chunks, taken)
+        )
 
     def _change_wait(self, waits: dict[str, WaitRow], change: WaitChange) -> None:
         seq, leg_seq, effect = change

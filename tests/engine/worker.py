@@ -25,7 +25,7 @@ from dispatch.core.lifecycle import Status
 from dispatch.engine.dispatcher import Leg, Start
 from dispatch.engine.engine import Engine
 from dispatch.flow import FlowVersion, Registry
-from dispatch.store.base import Committed, Execution, Store, WaitRow
+from dispatch.store.base import Committed, Execution, Held, Store, WaitRow
 from dispatch.store.sqlite import SqliteStore
 from dispatch.testing import FakeClock as FakeClock
 
@@ -145,9 +145,11 @@ class Play:
     # --- waiting for facts ------------------------------------------------------------------------
 
     async def rest(self) -> Execution:
-        """Return when nobody drives it, and nobody has to."""
+        """Return when nobody drives it, and nobody has to; and its driver here knows that."""
         with anyio.fail_after(PATIENCE_SECONDS):
             while (row := await self.execution()).worker is not None or row.runnable:
+                await anyio.lowlevel.checkpoint()
+            while self.worker.engine.drives(Held(self.id, row.token)):
                 await anyio.lowlevel.checkpoint()
         return row
 
