@@ -223,8 +223,9 @@ class StoreMachine(RuleBasedStateMachine):
             model.append([head(), output(seen[0])])
             model.waits[seen[0]] = "settled"
         free = wake and model.worker is None and not model.over
-        assert changed.taken == (free and take)
-        if free and take:
+        taken = free and take and bool(seen)
+        assert changed.taken == taken
+        if taken:
             model.worker, model.token, model.runnable = self.worker, model.token + 1, False
         elif free:
             model.runnable = True
