@@ -20,25 +20,31 @@ from dispatch.core.waits import ApprovalWait, ToolWait
 
 
 class Ahead:
-    """`outputs` that no call has taken yet, and `decisions` that are remembered, both by name."""
+    """`outputs` that no call has taken yet, and `decisions` that are remembered, both by name.
+
+    Both are the segment's own until they change: mostly there are none.
+    """
+
+    __slots__ = ("_names", "decisions", "outputs")
 
     def __init__(self, outputs: Mapping[str, msgspec.Raw], decisions: Mapping[str, str]):
-        self.outputs = {bare(name): raw for name, raw in outputs.items()}
-        self.decisions = dict(decisions)
+        self.outputs = outputs and {bare(name): raw for name, raw in outputs.items()}
+        self.decisions = decisions
         self._names: dict[str, str] = {}
 
     def feed(self, entry: Entry) -> None:
         """Take the next committed entry."""
         match entry.kind:
             case "tool_start" if self.outputs:
-                self.outputs.pop(bare(entry.facts.tool_name), None)
+                taken = bare(entry.facts.tool_name)
+                self.outputs = {name: raw for name, raw in self.outputs.items() if name != taken}
             case "dispatch.approval_opened":
                 opened = entry.payload(ApprovalOpened)
                 self._names[opened.approval_id] = opened.tool_name
             case "approval_complete":
                 name = self._names.pop(entry.facts.approval_id, None)
                 if name is not None and entry.facts.remember:
-                    self.decisions[name] = entry.facts.decision
+                    self.decisions = {**self.decisions, name: entry.facts.decision}
             case _:
                 pass
 

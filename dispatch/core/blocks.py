@@ -16,6 +16,8 @@ FLOW_SPEAKS = ""
 class Blocks:
     """The blocks of one segment. A speaker is a step's id, or `FLOW_SPEAKS`."""
 
+    __slots__ = ("_count", "_open", "_prefix", "_speaker")
+
     def __init__(self, segment: int):
         self._prefix = "text_" if segment == 0 else f"text_{segment}_"
         self._count = 0

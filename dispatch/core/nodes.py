@@ -27,16 +27,14 @@ class Attempts:
 
 @dataclass(slots=True, eq=False)
 class LeafNode:
-    """A leaf under its derived id; `opened` once its entry, made of `opening`, has been fed.
-
-    `parameters` is the JSON of those that a tool or approval is asked with.
+    """A leaf under its derived id. `opening` is the draft of its entry, until that has been fed;
+    `parameters` the JSON of those that a tool or approval is asked with.
     """
 
     wait: Leaf[Any]
     id: str
-    opening: Draft
     parameters: bytes
-    opened: bool = False
+    opening: Draft | None
     settled: Settled | None = None
 
 

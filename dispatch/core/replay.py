@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from dispatch.core import canonical, drafts
+from dispatch.core import drafts
 from dispatch.core.ahead import Ahead
 from dispatch.core.clock import parse_iso
 from dispatch.core.compare import compare, diverged, in_words, recorded_end
@@ -32,13 +32,10 @@ from dispatch.core.drafts import resumed_head
 from dispatch.core.errors import Cancelled, FlowMistake
 from dispatch.core.ids import derive
 from dispatch.core.journal import (
-    DISPLAYS,
     Abandoned,
     AttemptStarted,
     CancelRaised,
     CancelRequested,
-    Continued,
-    ContinuedPrivate,
     Draft,
     Edge,
     Entry,
@@ -70,7 +67,7 @@ from dispatch.core.nodes import (
     resolve,
 )
 from dispatch.core.path import Path
-from dispatch.core.segment import base_of
+from dispatch.core.segment import base_of, continued
 from dispatch.core.waits import (
     ApprovalWait,
     ContinueAs,
@@ -105,7 +102,7 @@ class Replay:
         self._messages: list[tuple[int, list[Any]]] = [(base.seq, self.base.start.messages)]
         self._ahead = Ahead(self.base.start.tool_outputs, self.base.decisions)
         self._tools = {tool.name: tool for tool in self.base.start.client_tools}
-        self._issued: set[str] = set()  # calls that this leg has told the caller of
+        self._issued: list[str] = []  # calls that this leg has told the caller of
         self._cancel: Entry | None = None
         self._ended_by_world = False
         # Where the flow stands. `_waits` and `_displays` are the place of rule 5.
@@ -125,7 +122,7 @@ class Replay:
         if edge := entry.edge:
             self.leg_open = edge is Edge.HEAD
             if edge is Edge.TURN:
-                self._issued.add(entry.facts.tool_call_id or entry.facts.approval_id)
+                self._issued.append(entry.facts.tool_call_id or entry.facts.approval_id)
             elif edge is Edge.HEAD:
                 self._issued.clear()
         self._ahead.feed(entry)
@@ -140,11 +137,9 @@ class Replay:
 
     def _feed_flow(self, entry: Entry) -> None:
         self._path.feed(entry)
-        if entry.kind in DISPLAYS:
-            if entry.kind == "dispatch.result":
-                self.result = entry.payload(_ResultValue).value
-            return
-        if entry.kind == "step_start":
+        if entry.kind == "dispatch.result":
+            self.result = entry.payload(_ResultValue).value
+        elif entry.kind == "step_start":
             self.counts = msgspec.structs.replace(self.counts, total=self.counts.total + 1)
 
     def _feed_world(self, entry: Entry) -> None:
@@ -195,6 +190,11 @@ class Replay:
     def end(self, outcome: Outcome) -> None:
         """The generator is exhausted."""
         self._end = outcome
+
+    def rest(self) -> None:
+        """It is suspended: hold on to nothing that has been recorded of what it stands at."""
+        if isinstance(self._asked, Node):
+            self._match(self._asked)
 
     # --- what it knows ----------------------------------------------------------------------------
 
@@ -248,7 +248,10 @@ class Replay:
             if self.cancelled and not _is_compensation(self._wait):
                 return self._refuse(Cancelled(self._reason()))
             try:
-                self._asked = self._ask(self._wait, now)
+                if isinstance(self._wait, ContinueAs):
+                    self._asked = self._continued(self._wait)
+                else:
+                    self._asked = self._grow(self._wait, now)
             except FlowMistake as exc:
                 self._asked = exc
         asked = self._asked
@@ -290,12 +293,12 @@ class Replay:
             return Append([*self._head(now), self._marker(waiting=True), *left])
         lost = drafts.abandonments(losers(node, self._settlements))
         if decided is None:
-            return Append(lost) if lost else self._rest(node, now)
+            return Append(lost) if lost else self._wait_on(node, now)
         if first := self._head(now) + lost:
             return Append(first)
         return self._answer(decided.value, decided.error, decided.seq, decided.at)
 
-    def _rest(self, node: Node, now: float) -> Next:
+    def _wait_on(self, node: Node, now: float) -> Next:
         """The wait is not decided: let its steps work, or let go of the execution."""
         entry = self._path.next
         if entry is not None:
@@ -316,7 +319,7 @@ class Replay:
         """Open these leaves, and, unless one was answered ahead, what follows from none being
         settled.
         """
-        opened = [leaf.opening for leaf in fresh]
+        opened = [leaf.opening for leaf in fresh if leaf.opening is not None]
         settled = self._ahead.settle(fresh, now)
         if settled or len(fresh) < len(leaves(node)):
             return Append(opened + settled)
@@ -325,29 +328,17 @@ class Replay:
             return Act(opened + drafts.attempts(steps, now), steps)
         return Suspend(opened + self._turn(fresh, now))
 
-    def _ask(self, wait: Wait[Any], now: float) -> Node | Draft:
-        """What the journal is to hold of `wait`. Raises `FlowMistake` if it can't."""
-        return self._continued(wait) if isinstance(wait, ContinueAs) else self._grow(wait, now)
-
     def _continued(self, wait: ContinueAs) -> Draft:
-        private = ContinuedPrivate(
-            state=msgspec.Raw(canonical.encode(wait.state)),
+        return continued(
+            self.base,
+            wait,
             # The newest, not `self.messages`: what a resume has brought since the last answer
             # lies before the new segment, which will never read it.
-            start=msgspec.structs.replace(
-                self.base.start,
-                messages=self._messages[-1][1],
-                tool_outputs=self._ahead.outputs,
-            ),
-            decisions=self._ahead.decisions,
-            kind=self.base.kind,
-            flow=self.base.flow,
+            messages=self._messages[-1][1],
+            ahead=self._ahead,
+            result=self.result,
             counts=self.counts,
-            started_at=self.base.started_at,
-            version=wait.version or self.base.version,
-            result=msgspec.UNSET if self.result is None else self.result,
         )
-        return draft(Continued(segment=self.base.segment + 1), FLOW, private)
 
     def _decide_continue(self, continued: Draft, wait: ContinueAs) -> Next:
         entry = self._path.next
@@ -457,8 +448,8 @@ class Replay:
             parameters = drafts.parameters_of(wait)
             opening = drafts.opening(wait, id, parameters, self._tools, now)
             if isinstance(wait, StepWait):
-                return StepNode(wait, id, opening, parameters, attempts=self._attempts_of(id))
-            return LeafNode(wait, id, opening, parameters)
+                return StepNode(wait, id, parameters, opening, attempts=self._attempts_of(id))
+            return LeafNode(wait, id, parameters, opening)
 
         return grow(wait, "")
 
@@ -466,14 +457,14 @@ class Replay:
         """Hold the leaves against their recorded entries; give back those that have none."""
         fresh = []
         for leaf in leaves(node):
-            if leaf.opened:
+            if leaf.opening is None:
                 continue
             if self._path.next is None:
                 fresh.append(leaf)
                 continue
             compare(leaf, self._path.next)
             self._path.take()
-            leaf.opened = True
+            leaf.opening = None
         return fresh
 
     def _open(self, node: Node) -> list[LeafNode]:
@@ -487,7 +478,8 @@ class Replay:
 
     def _turn(self, leaves: list[LeafNode], now: float) -> list[Draft]:
         """The caller's turn, as far as it has not been told in this leg."""
-        untold = [leaf for leaf in leaves if leaf.id not in self._issued]
+        issued = set(self._issued)
+        untold = [leaf for leaf in leaves if leaf.id not in issued]
         return drafts.turn(untold, self._tools, now)
 
 
@@ -496,7 +488,7 @@ class _ResultValue(msgspec.Struct, frozen=True):
 
 
 def _is_opened(node: Node) -> bool:
-    return any(leaf.opened for leaf in leaves(node))
+    return any(leaf.opening is None for leaf in leaves(node))
 
 
 def _is_compensation(wait: Wait[Any]) -> bool:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from dispatch.core import events
-from dispatch.core.journal import Continued, ContinuedPrivate, Counts, Entry, StartPrivate
+from dispatch.core import canonical, events
+from dispatch.core.ahead import Ahead
+from dispatch.core.journal import (
+    Continued,
+    ContinuedPrivate,
+    Counts,
+    Draft,
+    Entry,
+    Origin,
+    StartPrivate,
+    draft,
+)
+from dispatch.core.waits import ContinueAs
 
 
 class Base(NamedTuple):
@@ -49,3 +60,27 @@ def base_of(entry: Entry) -> Base:
         carried.version,
         carried.decisions,
     )
+
+
+def continued(
+    base: Base,
+    wait: ContinueAs,
+    *,
+    messages: list[Any],
+    ahead: Ahead,
+    result: msgspec.Raw | None,
+    counts: Counts,
+) -> Draft:
+    """The entry that the segment behind the one from `base` starts from."""
+    private = ContinuedPrivate(
+        state=msgspec.Raw(canonical.encode(wait.state)),
+        start=msgspec.structs.replace(base.start, messages=messages, tool_outputs=ahead.outputs),
+        decisions=dict(ahead.decisions),
+        kind=base.kind,
+        flow=base.flow,
+        counts=counts,
+        started_at=base.started_at,
+        version=wait.version or base.version,
+        result=msgspec.UNSET if result is None else result,
+    )
+    return draft(Continued(segment=base.segment + 1), Origin.FLOW, private)

@@ -215,7 +215,6 @@ class Engine:
             runner.run(), name=name, context=self._context.copy()
         )
         self._drivers.add(driver)
-        driver.add_done_callback(self._drivers.discard)
 
     def drives(self, held: Held) -> bool:
         runner = self._runners.get(held.execution_id)
@@ -248,6 +247,9 @@ class Engine:
         self._recovery.caught_up(runner.execution.id)
 
     def gone(self, runner: Runner) -> None:
+        driver = asyncio.current_task()
+        assert driver is not None
+        self._drivers.discard(driver)
         if self._runners.get(runner.execution.id) is runner:
             del self._runners[runner.execution.id]
             self._recovery.cleared(runner.execution.id)

@@ -26,6 +26,8 @@ class Ended(NamedTuple):
 class Generators:
     """A stack: a helper's answer is its last `result`, sent into the one that yielded it."""
 
+    __slots__ = ("_results", "_stack")
+
     def __init__(self) -> None:
         self._stack: list[AsyncGenerator[Any, Any]] = []
         self._results: list[Any] = []

@@ -22,6 +22,18 @@ class Outbox:
     final.
     """
 
+    __slots__ = (
+        "_id",
+        "_moved",
+        "_on_broken",
+        "_pending",
+        "_scheduled",
+        "_store",
+        "_under_way",
+        "broken",
+        "token",
+    )
+
     def __init__(
         self, store: Journal, execution_id: ExecutionId, token: int, on_broken: Callable[[], None]
     ):
@@ -31,7 +43,7 @@ class Outbox:
         self._pending: list[Draft] = []
         self._under_way: asyncio.Future[Appended] | None = None
         self._scheduled = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._moved: asyncio.Event | None = None  # if anybody waits for what is under way
 
     def put(self, drafts: Sequence[Draft]) -> None:
         """Append these soon, whatever else arrives."""
@@ -91,10 +103,9 @@ class Outbox:
         if isinstance(error, Exception):
             self.broken = error
             self._on_broken()
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
         if self._pending and self.broken is None:
             self.put(())
 
@@ -103,6 +114,6 @@ class Outbox:
             raise self.broken
 
     async def _changed(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()

@@ -144,8 +144,8 @@ class _Understudy(Runner):
         self.stood_at: list[str] = []
         super().__init__(stage, execution)
 
-    def _new_outbox(self, token: int) -> Outbox:
-        return _Noting(self, self._host.store, self.execution.id, token)
+    def _new_outbox(self) -> Outbox:
+        return _Noting(self, self._host.store, self.execution.id, self.token)
 
     def _start(self, node: StepNode) -> None:
         # One that backs off has nothing to append yet.

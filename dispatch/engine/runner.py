@@ -69,21 +69,22 @@ class Runner:
         self._cut_off = False
         self.clock, self.abandonable = host.clock, host.abandonable
         self._host, self._start_entry = host, start
-        self._outbox = self._new_outbox(execution.token)
+        self._outbox = self._new_outbox()
         self._inbox = Inbox(host.store, execution.id, execution.last_seq)
         self._segment_over = False
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._generators = Generators()
         self._made: list[Wait[Any]] = []
-        self._steps = UnderWay(host.spawn, self._wake)
+        self._steps = UnderWay()
         self._machine: Replay
         self._blocks: Blocks
         self._run: Run[Any]
 
     @property
     def token(self) -> int:
-        return self._outbox.token
+        """The one under which it drives, or has driven, the execution."""
+        return self.execution.token
 
     @property
     def where(self) -> str:
@@ -100,8 +101,7 @@ class Runner:
     def committed(self, committed: Committed) -> None:
         """The store's listener: something was appended to this execution, perhaps by us."""
         self._inbox.put(committed)
-        # With our own token: whatever we still do, we do in no other driver's name.
-        self.execution = msgspec.structs.replace(committed.execution, token=self._outbox.token)
+        self._note(committed.execution)
         if committed.drafts[-1].edge is Edge.FINAL and committed.drafts[-1].origin is Origin.WORLD:
             # Not the flow's own end: cancel's time limit, or no way to go on.
             self.close()
@@ -112,18 +112,24 @@ class Runner:
         """Its row shows that other workers have appended something, perhaps."""
         if execution.last_seq <= self._inbox.seen_seq or self._outbox.is_sending:
             return  # what is being sent will tell what came before it
-        self.execution = execution
+        self._note(execution)
         self._inbox.see(execution.last_seq)
         self._wake()
         if execution.status.is_final:
             self.close()
 
+    def _note(self, execution: Execution) -> None:
+        """Its row, but with our own token: whatever we still do, we do in no other driver's name.
+        And with the id that is here already: another copy would be kept for as long.
+        """
+        self.execution = msgspec.structs.replace(execution, id=self.execution.id, token=self.token)
+
     def revive(self, execution: Execution) -> bool:
         """Go on with the warm generator, if nobody else has driven the execution since."""
-        if self.state is not State.WARM or execution.token != self._outbox.token + 1:
+        if self.state is not State.WARM or execution.token != self.token + 1:
             return False
         self.execution = execution
-        self._outbox = self._new_outbox(execution.token)
+        self._outbox = self._new_outbox()
         self.state = State.DRIVING
         self._wake()
         return True
@@ -138,7 +144,7 @@ class Runner:
 
     def drives(self, token: int) -> bool:
         """Whether it drives the execution under that token, or is about to let go of it."""
-        return self.state is not State.WARM and self._outbox.token == token
+        return self.state is not State.WARM and self.token == token
 
     def close(self) -> None:
         """Close the generator and end the task. What was not appended is forgotten: replay brings
@@ -372,6 +378,8 @@ class Runner:
                     await self._changed()
                 case Suspend(drafts) as suspended:
                     if await self._append(drafts, release=True):
+                        await self._feed()
+                        machine.rest()
                         return suspended
                 case over:
                     return over
@@ -456,7 +464,7 @@ class Runner:
         return self._machine.base.start.step_timeout
 
     def _start(self, node: StepNode) -> None:
-        self._steps.begin(node, self)
+        self._steps.begin(node, self, self._host.spawn)
 
     async def may_begin(self) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -471,12 +479,14 @@ class Runner:
         await self._outbox.room()
 
     async def record(self, step: StepNode, draft: Draft) -> None:
-        await self._steps.report(step, draft)
+        report = self._steps.report(step, draft)
+        self._wake()
+        await report.durable.wait()
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def _new_outbox(self, token: int) -> Outbox:
-        return Outbox(self._host.store, self.execution.id, token, self._wake)
+    def _new_outbox(self) -> Outbox:
+        return Outbox(self._host.store, self.execution.id, self.token, self._wake)
 
     def _wake(self) -> None:
         waker, self._waker = self._waker, None

@@ -30,10 +30,11 @@ class Report(NamedTuple):
 
 
 class UnderWay:
-    """`spawn` starts a task, `wake` is called when there is a report."""
+    """Those of one runner, which is their `StepHost`."""
 
-    def __init__(self, spawn: Callable[..., Any], wake: Callable[[], None]):
-        self._spawn, self._wake = spawn, wake
+    __slots__ = ("_reports", "_scopes")
+
+    def __init__(self) -> None:
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._reports: list[Report] = []
 
@@ -41,12 +42,12 @@ class UnderWay:
     def has_reports(self) -> bool:
         return bool(self._reports)
 
-    def begin(self, step: StepNode, host: steps.StepHost) -> None:
-        """Carry it out; its first attempt is durable, or it backs off."""
+    def begin(self, step: StepNode, host: steps.StepHost, spawn: Callable[..., Any]) -> None:
+        """Have a task carry it out; its first attempt is durable, or it backs off."""
         step.running = True
         scope = self._scopes[step.id] = anyio.CancelScope()
         # A copy: the machine goes on counting what is fed back.
-        self._spawn(self._carry_out, step, replace(step.attempts), scope, host)
+        spawn(self._carry_out, step, replace(step.attempts), scope, host)
 
     def ended(self, step_id: str) -> None:
         """Its end is in the journal."""
@@ -59,12 +60,11 @@ class UnderWay:
         for scope in self._scopes.values():
             scope.cancel()
 
-    async def report(self, step: StepNode, draft: Draft) -> None:
-        """Have the driver append `draft`; return when it is durable."""
+    def report(self, step: StepNode, draft: Draft) -> Report:
+        """For the driver to append, and to say when it is durable."""
         report = Report(step, draft, anyio.Event())
         self._reports.append(report)
-        self._wake()
-        await report.durable.wait()
+        return report
 
     def take(self) -> list[Report]:
         """All reports of steps that are still wanted; `put_back` those that did not land."""

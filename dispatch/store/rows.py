@@ -4,12 +4,14 @@ for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from dispatch.core import wire
+from dispatch.core.events import Kind
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Edge
 from dispatch.core.lifecycle import Status
@@ -25,6 +27,7 @@ WAIT = (
 )
 CHUNK = "last_seq, at, head, end_, origins, frames, private"
 
+_KINDS: dict[str, Kind] = {"flow": "flow", "agent": "agent"}
 _STATUSES = {status.value: status for status in Status}
 _EDGES = {edge.value: edge for edge in Edge}
 _encode_private = msgspec.msgpack.Encoder().encode
@@ -35,9 +38,9 @@ def to_execution(row: Sequence[Any]) -> Execution:
     """Of the columns `EXECUTION`."""
     return Execution(
         id=ExecutionId(row[0]),
-        flow=row[1],
+        flow=sys.intern(row[1]),  # with each warm execution a row is kept
         version=row[2],
-        kind=row[3],
+        kind=_KINDS[row[3]],
         status=_STATUSES[row[4]],
         code=row[5],
         phase=row[6],

@@ -173,7 +173,7 @@ MUTANTS = [
     Mutant(
         "calls are told again in the same leg",
         replay,
-        "untold = [leaf for leaf in leaves if leaf.id not in self._issued]",
+        "untold = [leaf for leaf in leaves if leaf.id not in issued]",
         "untold = leaves",
     ),
     Mutant(

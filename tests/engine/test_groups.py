@@ -52,6 +52,30 @@ async def test_gather_answers_in_argument_order(bench: Bench) -> None:
         assert await play.result() == ["A", 4, "B"]
 
 
+async def test_the_callers_turn_is_told_once_a_leg(bench: Bench) -> None:
+    @flow("beside")
+    async def beside(run: Run[Any]) -> Flow:
+        answer, _ = yield gather(tool("a"), sleep(60))
+        yield result(answer)
+
+    async with bench.worker(beside) as worker:
+        play = await worker.play(beside)
+        await play.pass_time(61)
+        # The timer has fired and decides nothing: it is still the caller's turn.
+        assert await play.kinds() == [
+            "execution_start",
+            "tool_start",
+            "dispatch.timer_set",
+            "await",
+            "dispatch.timer_fired",
+        ]
+        await play.resume({})
+        await play.rest()
+        assert len(await play.facts("await")) == 2
+        await play.answer("a", "A")
+        assert await play.result() == "A"
+
+
 async def test_the_callers_turn_comes_when_no_step_runs(bench: Bench) -> None:
     go = anyio.Event()
 
