@@ -81,9 +81,12 @@ def _ending_with_last_piece(send: Send, subscriber: Subscriber) -> Send:
         nonlocal has_ended
         if has_ended:
             return
-        if message["type"] == "http.response.body" and subscriber.is_over:
-            message["more_body"] = False
-            has_ended = True
+        if message["type"] == "http.response.body":
+            if subscriber.is_over:
+                message["more_body"] = False
+                has_ended = True
+            elif not message["body"] and message["more_body"]:
+                return  # only so that the piece before it is let go of
         await send(message)
 
     return send_until_end

@@ -27,6 +27,8 @@ Batch = list[Chunk]
 #: Chunks of one read from the store: as many as were about `TAKE_BYTES` last time.
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1024
+#: The response keeps the last piece that it was given while nothing comes: none larger than this.
+_LARGEST_KEPT = 4 * 1024
 
 
 class _Cursor:
@@ -142,7 +144,9 @@ def _without_turns(chunk: Chunk) -> Chunk:
 async def frames(
     batches: AsyncIterator[Batch], subscriber: Subscriber, after: int, clock: Clock
 ) -> AsyncGenerator[bytes, None]:
-    """`batches` as they are sent: their frames as one piece, or a ping."""
+    """`batches` as they are sent: their frames as one piece, or a ping. An empty piece is not sent:
+    it takes the place of a large one.
+    """
     cursor = after
     async for batch in batches:
         if not batch:
@@ -153,6 +157,9 @@ async def frames(
         batch.clear()
         if piece:
             yield piece
+            if len(piece) > _LARGEST_KEPT:
+                piece = b""
+                yield piece
 
 
 def events(batch: Batch) -> list[msgspec.Raw]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from dispatch import Flow, Run, flow, step
 from dispatch.api.sse import _while_somebody_reads
 from dispatch.app import create_app
 from dispatch.flow import FlowVersion
@@ -38,10 +40,20 @@ async def test_a_reader_that_leaves_a_silent_stream_is_forgotten(
                 await anyio.lowlevel.checkpoint()
 
 
-async def test_the_end_of_a_stream_comes_with_its_last_piece(
-    tmp_path: Path, own_flows: list[FlowVersion]
-) -> None:
-    app = create_app(own_flows, tmp_path / "dispatch.db")
+@flow("long")
+async def long(run: Run[Any]) -> Flow:
+    for _ in range(100):
+        yield "x" * 1000
+        yield nothing()
+
+
+@step
+async def nothing() -> None:
+    pass
+
+
+async def test_the_end_of_a_stream_comes_with_its_last_piece(tmp_path: Path) -> None:
+    app = create_app([long], tmp_path / "dispatch.db")
     bodies: list[Message] = []
 
     async def noted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +65,13 @@ async def test_the_end_of_a_stream_comes_with_its_last_piece(
         await app(scope, receive, note if scope["type"] == "http" else send)
 
     async with serve(noted) as url, httpx.AsyncClient(base_url=url) as http:
-        leg = await http.post("/v1/dispatch", json={"flowId": "talk"})
+        leg = await http.post("/v1/dispatch", json={"flowId": "long"})
         events = await http.get(f"/v1/executions/{leg.headers['x-execution-id']}/events")
     assert leg.text == events.text
     ends = [body for body in bodies if not body["more_body"]]
     assert len(ends) == 2
-    assert all(b"\nevent: execution_complete\n" in end["body"] for end in ends)
+    assert all(b"event: execution_complete\n" in end["body"] for end in ends)
+    assert all(body["body"] for body in bodies)
 
 
 async def flood() -> AsyncIterator[bytes]:

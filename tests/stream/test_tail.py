@@ -313,3 +313,16 @@ async def test_a_tail_holds_nothing_while_its_consumer_is_busy(tmp_path: Path) -
             held = frame.f_locals
             assert held["batch"] == []
             assert not any(isinstance(value, Chunk) for value in held.values())
+
+
+async def test_a_silent_tail_leaves_nothing_large_with_its_consumer(tmp_path: Path) -> None:
+    async with journals(tmp_path / "d.db", ring_bytes=0) as made:
+        id = await told(made, [text("z" * 10_000)])
+        with made.subscribe(id, 2) as subscriber:
+            pieces = frames(follow_leg(made.store, subscriber, 1), subscriber, 0, made.clock)
+            assert len(await anext(pieces)) > 10_000
+            # Which has the place of the large one until there is something to send.
+            assert await anext(pieces) == b""
+            frame = cast(AsyncGeneratorType[Any, Any], pieces).ag_frame
+            assert frame is not None
+            assert frame.f_locals["piece"] == b""
