@@ -302,17 +302,13 @@ class Runner:
                     text_delta("", yielded, Origin.FLOW)
                 except FlowMistake as exc:
                     return Answer(None, self._located(exc))
-            match machine.display() if yielded else Show.SKIP:
-                case Show.LIVE:
-                    self._outbox.put(self._blocks.text(yielded))
-                    if self._outbox.is_full:
-                        self._host.caught_up(self)
-                        await self._outbox.room()
-                case Show.HOLD:
-                    return None
-                case Show.SKIP:
-                    pass
-            return Answer(None, None)
+            show = machine.display() if yielded else Show.SKIP
+            if show is Show.LIVE:
+                self._outbox.put(self._blocks.text(yielded))
+                if self._outbox.is_full:
+                    self._host.caught_up(self)
+                    await self._outbox.room()
+            return None if show is Show.HOLD else Answer(None, None)
         if isinstance(yielded, Ended):
             machine.end(self._outcome(yielded.error)._replace(where=self.where))
             return None
@@ -338,17 +334,13 @@ class Runner:
             placed = display_draft(yielded)
         except FlowMistake as exc:
             return Answer(None, self._located(exc))
-        match self._machine.display():
-            case Show.LIVE:
-                if isinstance(yielded, Result):
-                    self._machine.result = result_raw(placed)
-                self._outbox.put([*self._blocks.close(), placed])
-                await self._outbox.room()
-            case Show.HOLD:
-                return None
-            case Show.SKIP:
-                pass
-        return Answer(None, None)
+        show = self._machine.display()
+        if show is Show.LIVE:
+            if isinstance(yielded, Result):
+                self._machine.result = result_raw(placed)
+            self._outbox.put([*self._blocks.close(), placed])
+            await self._outbox.room()
+        return None if show is Show.HOLD else Answer(None, None)
 
     def _located(self, mistake: FlowMistake) -> FlowMistake:
         """The same, with the place of the yield."""
