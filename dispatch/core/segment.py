@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +22,8 @@ from dispatch.core.journal import (
     draft,
 )
 from dispatch.core.waits import ContinueAs
+
+_NO_COUNTS: Final = Counts()
 
 
 class Base(NamedTuple):
@@ -44,8 +47,8 @@ def base_of(entry: Entry) -> Base:
         start = entry.hidden(StartPrivate)
         assert start is not None
         head = msgspec.json.decode(entry.data, type=events.ExecutionStart)
-        flow = head.flow_id or head.agent_id or ""
-        return Base(start, head.kind, flow, 0, None, None, Counts(), entry.at)
+        flow = sys.intern(head.flow_id or head.agent_id or "")
+        return Base(start, head.kind, flow, 0, None, None, _NO_COUNTS, entry.at)
     carried = entry.hidden(ContinuedPrivate)
     assert carried is not None
     return Base(
