@@ -199,6 +199,7 @@ def run(
         where,
         sources,
         lambda client: client.dispatch(flow, values, version=version, messages=messages),
+        flow,
     )
 
 
@@ -275,20 +276,25 @@ def events(
 
 
 @contextmanager
-def _at(where: Where, sources: Sequence[str]) -> Iterator[place.Place]:
-    """Where a command goes. Of flows that run here, their warnings are told, and the tracebacks of
-    what they raise.
+def _at(where: Where, sources: Sequence[str], flow: str | None = None) -> Iterator[place.Place]:
+    """Where a command goes. Of flows that run here the tracebacks of what they raise are told, and
+    of `flow`, which is begun, what would not survive a restart.
     """
     if sources:
         _log_to_stderr("%(levelname)s %(message)s", logging.WARNING)
         logging.getLogger("dispatch").setLevel(logging.INFO)
-    with place.at(where.url, where.db, sources) as here:
+    with place.at(where.url, where.db, sources, flow) as here:
         yield here
 
 
-def _carry(where: Where, sources: Sequence[str], begin: Callable[[Client], Tail]) -> int:
+def _carry(
+    where: Where,
+    sources: Sequence[str],
+    begin: Callable[[Client], Tail],
+    flow: str | None = None,
+) -> int:
     screen = Screen(as_json=where.json)
-    with _at(where, sources) as here:
+    with _at(where, sources, flow) as here:
         return Legs(here, screen).carry(begin(here.client))
 
 

@@ -10,7 +10,15 @@ import inspect
 import logging
 import re
 import typing
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import UTC, datetime
 from functools import cached_property
 from random import Random
@@ -193,9 +201,15 @@ def flow(
 
 
 class Registry:
-    """The flows that a server runs, each in one or several versions."""
+    """The flows that a server runs, each in one or several versions.
 
-    def __init__(self, flows: Iterable[FlowVersion] = ()):
+    `warns_of` names those whose authors are to be warned, if not all are.
+    """
+
+    def __init__(
+        self, flows: Iterable[FlowVersion] = (), *, warns_of: Container[str] | None = None
+    ):
+        self._warns_of = warns_of
         self._versions: dict[str, dict[int, FlowVersion]] = {}
         for one in flows:
             self.add(one)
@@ -222,7 +236,8 @@ class Registry:
     def log_warnings(self) -> None:
         """Tell what would not survive a restart. It reads source files: not on the event loop."""
         for one in self:
-            for warning in one.warnings:
+            is_meant = self._warns_of is None or one.id in self._warns_of
+            for warning in one.warnings if is_meant else ():
                 logger.warning("%s", warning)
 
     def find(self, id: str, version: int | None = None) -> FlowVersion:

@@ -63,7 +63,7 @@ class Legs:
                     break
                 self._execution_id = tail.execution_id
                 self._take(received)
-                self._screen.show(received)
+                self._screen.show(received, self._execution_id)
         return tail.end
 
     def _take(self, received: Received) -> None:

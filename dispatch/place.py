@@ -21,6 +21,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from dispatch import listening, loader
 from dispatch.app import WallClock, create_app
 from dispatch.client import Client
+from dispatch.flow import Registry
 from dispatch.settings import Settings
 from dispatch.store.base import Store
 from dispatch.store.sqlite import SqliteStore
@@ -81,9 +82,11 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def at(url: str | None, db: str | None, sources: Sequence[str]) -> Iterator[Place]:
+def at(
+    url: str | None, db: str | None, sources: Sequence[str], flow: str | None = None
+) -> Iterator[Place]:
     """The server at `url`, else at DISPATCH_URL, else where `dispatch serve` listens; with
-    `sources`, one of those flows on the file `db`.
+    `sources`, one of those flows on the file `db`, which warns of `flow` alone.
     """
     if sources and url is not None:
         raise Usage("MODULE_OR_FILE runs flows here, and --url asks a server: give one of them")
@@ -93,7 +96,7 @@ def at(url: str | None, db: str | None, sources: Sequence[str]) -> Iterator[Plac
         portal = stack.enter_context(start_blocking_portal(backend_options=LOOP_OPTIONS))
         if sources:
             again = [*sources, *(() if db is None else ("--db", db))]
-            address = stack.enter_context(_server(portal, db or _DEFAULTS.db, sources))
+            address = stack.enter_context(_server(portal, db or _DEFAULTS.db, sources, flow))
         else:
             again = [] if url is None else ["--url", url]
             address = url or os.environ.get("DISPATCH_URL") or DEFAULT_URL
@@ -102,9 +105,12 @@ def at(url: str | None, db: str | None, sources: Sequence[str]) -> Iterator[Plac
 
 
 @contextmanager
-def _server(portal: BlockingPortal, db: str, sources: Sequence[str]) -> Iterator[str]:
+def _server(
+    portal: BlockingPortal, db: str, sources: Sequence[str], flow: str | None
+) -> Iterator[str]:
     settings = Settings(db=str(Path(db).absolute()))
-    application = create_app(loader.load(sources), settings=settings)
+    flows = Registry(loader.load(sources), warns_of=() if flow is None else (flow,))
+    application = create_app(flows, settings=settings)
     sock = listening.listen(settings.host, 0)
     serving = listening.serving(application, sock, shutdown_seconds=settings.shutdown_seconds)
     with portal.wrap_async_context_manager(serving):

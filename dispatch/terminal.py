@@ -119,7 +119,7 @@ class Screen:
 
     # --- events -----------------------------------------------------------------------------------
 
-    def show(self, received: Received) -> None:
+    def show(self, received: Received, execution_id: str) -> None:
         if self.as_json:
             self._send(received.json + "\n")
             return
@@ -133,14 +133,14 @@ class Screen:
                 self._write(delta, "dim")
             case None | events.Await() | events.Ping():
                 pass
+            case events.ExecutionStart() as begun if not begun.resumed:
+                name = begun.flow_id or begun.agent_id or ""
+                self.line(f"▸ {name} v{begun.flow_version or 1}  {execution_id}", "dim")
             case event:
                 self._event(event)
 
     def _event(self, event: events.Event) -> None:
         match event:
-            case events.ExecutionStart() if not event.resumed:
-                name = event.flow_id or event.agent_id or ""
-                self.line(f"▸ {name} v{event.flow_version or 1}", "dim")
             case events.TextStart():
                 self._text = ""
                 self._break_line()

@@ -43,7 +43,7 @@ def test_a_run_shows_what_the_flow_shows_and_its_result(shell: Shell) -> None:
     done = shell("run", "hello", "--inputs", '{"name": "Ada"}')
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0] == "▸ hello v1"
+    assert lines[0] == f"▸ hello v1  {done.execution_id}"
     assert lines[1] == "Hello, Ada. \ufffd[31mred"
     assert lines[2].startswith("✓ completed")
     assert lines[3] == '{"greeted":true}'

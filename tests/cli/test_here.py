@@ -90,6 +90,25 @@ def test_a_reader_that_leaves_ends_the_command_and_no_more(tmp_path: Path) -> No
         assert process.wait(PATIENCE_SECONDS) == 1
 
 
+HASTY = """
+import time
+from dispatch import flow
+
+@flow("{0}")
+async def {0}(run):
+    yield f"It is {{time.time()}}."
+"""
+
+
+def test_a_run_warns_of_the_flow_that_it_begins_and_of_no_other(tmp_path: Path) -> None:
+    (tmp_path / "hasty.py").write_text(HASTY.format("hasty") + HASTY.format("rash"))
+    done = dispatch("run", "hasty", "hasty.py", cwd=tmp_path)
+    assert done.code == 0
+    assert "WARNING hasty reads the clock" in done.err
+    assert "rash" not in done.err
+    assert dispatch("executions", "hasty.py", cwd=tmp_path).err == ""
+
+
 def test_what_keeps_the_flows_from_loading_is_one_sentence(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     refused = shell("run", "hello", "broken.py")
