@@ -111,6 +111,10 @@ class Dispatcher:
         self._check_accepting()
         # Only what is new is held back: what has begun must be able to end.
         if engine.running_count >= engine.max_running:
+            key = start.idempotency_key
+            known = key and await engine.store.created_with(key, start.request_digest)
+            if known:
+                return Leg(known, 1, whole=True, repeated=True)
             raise Busy(
                 f"{engine.running_count} executions are running, and {engine.max_running} is the "
                 "limit: try again when some have ended or wait",

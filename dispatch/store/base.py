@@ -327,6 +327,12 @@ class Store(Protocol):
         """Its row. Raises `NotFound` and `Gone` as `transact` does."""
         ...
 
+    async def created_with(self, idempotency_key: str, request_digest: str) -> Execution | None:
+        """What `create` would give back for this key, without adding anything: None if it is new.
+        Raises `Conflict` (`idempotency-mismatch`) as that does.
+        """
+        ...
+
     async def waits(self, execution_id: ExecutionId) -> list[WaitRow]:
         """All waits it ever opened, in order. For tests and people."""
         ...

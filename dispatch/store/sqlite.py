@@ -52,7 +52,7 @@ from dispatch.store.migrate import migrate
 from dispatch.store.mounts import check_mount
 from dispatch.store.opening import check_path, explain
 from dispatch.store.sessions import SqliteSessions
-from dispatch.store.transaction import TOMBSTONE, TOMBSTONE_SECONDS, missing
+from dispatch.store.transaction import NAMED, TOMBSTONE, TOMBSTONE_SECONDS, check_repeated, missing
 from dispatch.store.workers import About, Lease, Others, WorkerFile, this_process
 from dispatch.store.writer import Writer, primary_code, unavailable, weight
 
@@ -342,6 +342,11 @@ class SqliteStore:
             return rows.to_execution(row)
         oldest = self._clock.now() - TOMBSTONE_SECONDS
         raise missing(execution_id, await self._select(TOMBSTONE, execution_id, oldest))
+
+    async def created_with(self, idempotency_key: str, request_digest: str) -> Execution | None:
+        for id, digest in await self._select(NAMED, idempotency_key):
+            return await self.get(check_repeated(idempotency_key, request_digest, id, digest))
+        return None
 
     async def waits(self, execution_id: ExecutionId) -> list[WaitRow]:
         return [rows.to_wait(row) for row in await self._select(_ALL_WAITS, execution_id)]

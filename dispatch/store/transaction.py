@@ -67,6 +67,7 @@ _OPEN_WAITS = (
     f"SELECT {rows.WAIT} FROM waits "  # noqa: S608
     "WHERE execution_key = ?1 AND status = 'open' ORDER BY opened_seq"
 )
+NAMED = "SELECT execution_id, request_digest FROM idempotency WHERE key = ?"
 TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?"
 
 
@@ -97,12 +98,10 @@ class Transaction:
 
     def create(self, new: NewExecution) -> Created:
         if new.idempotency_key is not None:
-            found = self.db.execute(
-                "SELECT execution_id, request_digest FROM idempotency WHERE key = ?",
-                (new.idempotency_key,),
-            ).fetchone()
+            found = self.db.execute(NAMED, (new.idempotency_key,)).fetchone()
             if found is not None:
-                return self._created_before(new, *found)
+                id = check_repeated(new.idempotency_key, new.request_digest, *found)
+                return Created(self._load(id)[1], existed=True)
         empty = Execution(
             id=new.id,
             flow=new.flow,
@@ -129,15 +128,6 @@ class Transaction:
             )
         self._write_growth(key, growth, drafts, taken=new.worker is not None)
         return Created(made, existed=False)
-
-    def _created_before(self, new: NewExecution, execution_id: str, digest: str) -> Created:
-        if digest != new.request_digest:
-            raise Conflict(
-                f"the idempotency key {new.idempotency_key!r} was used for another request",
-                code="idempotency-mismatch",
-            )
-        _, execution = self._load(ExecutionId(execution_id))
-        return Created(execution, existed=True)
 
     def add(self, recorded: Recorded) -> Execution:
         try:
@@ -456,3 +446,13 @@ def missing(execution_id: ExecutionId, tombstones: Iterable[object]) -> NotFound
     for _ in tombstones:
         return Gone(f"execution {execution_id} was deleted", code="execution-deleted")
     return NotFound(f"there is no execution {execution_id}", code="execution-unknown")
+
+
+def check_repeated(key: str, request_digest: str, execution_id: str, digest: str) -> ExecutionId:
+    """The execution that `NAMED` found for a key, if the same was asked for."""
+    if digest != request_digest:
+        raise Conflict(
+            f"the idempotency key {key!r} was used for another request",
+            code="idempotency-mismatch",
+        )
+    return ExecutionId(execution_id)

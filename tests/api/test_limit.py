@@ -19,6 +19,8 @@ def settings() -> dict[str, Any]:
 
 async def test_a_dispatch_beyond_the_limit_is_429_and_starts_nothing(caller: Caller) -> None:
     waiting = await caller.dispatch("one")
+    same = {"flow": {"id": "talk"}}, {"Idempotency-Key": "before"}
+    before = await caller.stream("POST", DISPATCH, same[0], headers=same[1])
     body = {"flow": {"id": "hang"}}
     async with caller.beginning("POST", DISPATCH, body) as hanging:
         await hanging.until(lambda told: "step_start" in told.types)
@@ -27,7 +29,14 @@ async def test_a_dispatch_beyond_the_limit_is_429_and_starts_nothing(caller: Cal
         assert answer.json()["code"] == "too-many-running"
         assert answer.headers["retry-after"].isdigit()
         listed = (await caller.get("/v1/executions")).json()["executions"]
-        assert [one["flow"] for one in listed] == ["hang", "one"]
+        assert [one["flow"] for one in listed] == ["hang", "talk", "one"]
+        # Nor is what was begun before begun by being asked for again.
+        again = await caller.stream("POST", DISPATCH, same[0], headers=same[1])
+        assert again.events == before.events
+        other = await caller.post(DISPATCH, body, **{"idempotency-key": "before"})
+        assert other.json()["code"] == "idempotency-mismatch"
+        new = await caller.post(DISPATCH, body, **{"idempotency-key": "new"})
+        assert new.status_code == 429
         # What waits has begun, and is let go on.
         leg = await caller.resume(waiting.id, {"look": "fog"})
         assert leg.types[-1] == "execution_complete"

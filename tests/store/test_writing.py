@@ -66,6 +66,8 @@ async def test_the_same_key_and_request_give_the_first_execution(store: Store) -
     again, existed = await store.create(new(key="k", digest="d"))
     assert existed
     assert again == await store.get(first.id)
+    assert await store.created_with("k", "d") == again
+    assert await store.created_with("other", "d") is None
     assert await store.executions() == [again]
 
 
@@ -73,6 +75,9 @@ async def test_the_same_key_for_another_request_is_a_conflict(store: Store) -> N
     first, _ = await store.create(new(key="k", digest="d"))
     with pytest.raises(Conflict) as refused:
         await store.create(new(key="k", digest="other"))
+    assert refused.value.code == "idempotency-mismatch"
+    with pytest.raises(Conflict) as refused:
+        await store.created_with("k", "other")
     assert refused.value.code == "idempotency-mismatch"
     assert await store.executions() == [first]
 
