@@ -23,7 +23,7 @@ from typing import Any, TypedDict, Unpack
 import anyio
 import anyio.to_thread
 
-from dispatch.core.errors import FlowMistake
+from dispatch.core.errors import DispatchError, FlowMistake
 from dispatch.core.journal import ClientTool
 from dispatch.engine.dispatcher import Start
 from dispatch.flow import FlowVersion, Registry
@@ -115,6 +115,9 @@ async def run(
                 raise
             except BaseException as exc:
                 error = exc  # raised in here, the engine's task group would make a group of it
+    if isinstance(error, DispatchError):
+        # A refusal: the engine's frames would hide the author's line.
+        raise error.with_traceback(None) from None
     if error is not None:
         raise error
 

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import msgspec
 
 from dispatch.core.drafts import bare
-from dispatch.core.errors import ToolTimeout
+from dispatch.core.errors import DispatchError, ToolTimeout
 from dispatch.core.events import ErrorInfo, Event
 from dispatch.core.journal import Entry
 from dispatch.core.lifecycle import Status
@@ -123,7 +123,11 @@ class Trial:
         row = next((row for row in self._calls if bare(row.name) == bare(name)), None)
         if row is None:
             raise AssertionError(f"nobody waits for {name}: {self._standing()}")
-        await self._settle(row, answer)
+        try:
+            await self._settle(row, answer)
+        except DispatchError as exc:
+            # The engine's frames would hide the author's line.
+            raise exc.with_traceback(None) from None
         await self._play()
 
     async def advance(self, seconds: float) -> None:

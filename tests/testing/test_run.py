@@ -163,13 +163,31 @@ async def test_what_a_tool_raises_is_the_flows_but_an_assertion_is_the_tests() -
             pass
 
 
+def check_no_frames_of_the_engine(refused: pytest.ExceptionInfo[BaseException]) -> None:
+    """What the author reads ends with the author's own line."""
+    assert refused.value.__cause__ is None
+    modules = {one.frame.f_globals["__name__"] for one in refused.traceback}
+    assert modules <= {__name__, "contextlib", "dispatch.testing", "dispatch.testing.trial"}
+
+
 async def test_an_output_of_the_wrong_type_is_refused_as_of_any_caller() -> None:
     async with run(asking, tools={"ask": ToolTimeout}) as r:
         assert r.waiting
-        with pytest.raises(Unprocessable, match="does not fit"):
+        with pytest.raises(Unprocessable, match="does not fit") as refused:
             await r.answer("ask", "seven")
+        check_no_frames_of_the_engine(refused)
         await r.answer("ask", 7)
         assert r.result == 7
+
+
+async def test_a_given_output_of_the_wrong_type_is_refused_too() -> None:
+    def answer(asked: Any) -> Any:
+        return "seven" if asked["again"] else ToolTimeout("ask")
+
+    with pytest.raises(Unprocessable, match="does not fit") as refused:
+        async with run(asking, tools={"ask": answer}):
+            pass
+    check_no_frames_of_the_engine(refused)
 
 
 async def test_an_answer_that_nobody_waits_for_fails_the_test() -> None:
@@ -343,9 +361,10 @@ async def test_inputs_come_as_the_flows_type(inputs: Any) -> None:
 
 
 async def test_inputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(Unprocessable, match="inputs do not fit flow trip"):
+    with pytest.raises(Unprocessable, match="inputs do not fit flow trip") as refused:
         async with run(trip, {"days": 2}):
             pass
+    check_no_frames_of_the_engine(refused)
 
 
 async def test_a_flow_is_brought_what_a_dispatch_brings() -> None:
