@@ -24,7 +24,7 @@ def encode(value: Any) -> bytes:
         raw = _encoder.encode(value)
         # msgspec writes NaN as null; looking for it costs nothing where there is no null at all.
         if b"null" in raw:
-            json.dumps(msgspec.to_builtins(value, enc_hook=_plain), allow_nan=False)
+            _refuse_nan(msgspec.to_builtins(value, enc_hook=_plain))
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
         raise FlowMistake(
             f"a value of type {type(value).__name__} cannot be written to the journal as JSON: "
@@ -32,6 +32,13 @@ def encode(value: Any) -> bytes:
             code="not-json",
         ) from exc
     return raw
+
+
+def _refuse_nan(value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as exc:
+        raise ValueError("it holds NaN or an infinity, which JSON does not have") from exc
 
 
 def _plain(value: Any) -> None:

@@ -43,6 +43,8 @@ class Wait(Generic[T_co]):
     """Something yielded to be answered. `where` is the author's `file:line`."""
 
     name: str = ""
+    #: What its author calls it, beside its name.
+    WORD: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.where = author_line()
@@ -57,7 +59,7 @@ class Wait(Generic[T_co]):
         there.
         """
         if self._result is _UNANSWERED:
-            raise FlowMistake(f"{self!r} has no result yet: yield it first ({self.where})")
+            raise FlowMistake(f"{self} has no result yet: yield it first ({self.where})")
         answer: T_co = self._result
         return answer
 
@@ -67,9 +69,13 @@ class Wait(Generic[T_co]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
 
+    def __str__(self) -> str:
+        """For sentences."""
+        return f"{self.WORD} {self.name}".lstrip()
+
     def __await__(self) -> Any:
         raise FlowMistake(
-            f"{self!r} was awaited at {author_line()}: a wait is yielded, `x = yield …`, "
+            f"{self} was awaited at {author_line()}: a wait is yielded, `x = yield …`, "
             "so that its answer is recorded"
         )
 
@@ -87,6 +93,7 @@ class StepWait(Leaf[T_co]):
     """
 
     TAG = "step"
+    WORD = "step"
 
     def __init__(
         self,
@@ -111,6 +118,7 @@ class ToolWait(Leaf[T_co]):
     """A call of a tool that lives at the caller."""
 
     TAG = "call"
+    WORD = "tool"
 
     def __init__(
         self,
@@ -147,6 +155,7 @@ class ApprovalWait(Leaf[Decision]):
     """A person's decision about calling `name` with `parameters`."""
 
     TAG = "approval"
+    WORD = "approval"
 
     def __init__(
         self,
@@ -209,6 +218,9 @@ class Group(Wait[T_co]):
         made = MADE.get()
         if made is not None:
             made[:] = [wait for wait in made if wait not in branches]
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()}({self.name})"
 
 
 class Gather(Group[T_co]):

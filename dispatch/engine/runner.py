@@ -382,7 +382,7 @@ class Runner:
         if error is None and self._made:
             wait = self._made[0]
             error = FlowMistake(
-                f"{wait!r} was made and never yielded, so it was never done: "
+                f"{wait} was made and never yielded, so it was never done: "
                 f"write `yield` before it ({wait.where})"
             )
         if error is not None:

@@ -202,7 +202,7 @@ def _shown(item: Any, wait: StepWait[Any]) -> Draft:
         return display(item, Origin.WORLD)
     if isinstance(item, Wait):
         raise FlowMistake(
-            f"step {wait.name} yields {item!r}: a wait is yielded by the flow, not by a step"
+            f"step {wait.name} yields {item}: a wait is yielded by the flow, not by a step"
         )
     raise mistakes.explain_yield(item)
 

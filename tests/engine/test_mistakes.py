@@ -157,21 +157,21 @@ MISTAKES: list[tuple[FlowVersion, str]] = [
     ),
     (a_bare_yield, "a bare `yield` was reached"),
     (a_plain_generator, "the generator <genexpr> was yielded: a helper that suspends is"),
-    (a_wait_never_yielded, "StepWait(load) was made and never yielded"),
-    (one_of_two_never_yielded, "StepWait(load) was made and never yielded"),
-    (an_awaited_wait, "StepWait(load) was awaited"),
+    (a_wait_never_yielded, "step load was made and never yielded"),
+    (one_of_two_never_yielded, "step load was made and never yielded"),
+    (an_awaited_wait, "step load was awaited"),
     (
         a_result_that_is_not_json,
         "the result can't be recorded: a value of type object cannot be written to the journal",
     ),
     (
         a_result_with_nan,
-        "the result can't be recorded: a value of type dict cannot be written to the journal",
+        "as JSON: it holds NaN or an infinity, which JSON does not have",
     ),
     (parameters_that_are_not_json, "a value of type dict cannot be written to the journal as JSON"),
     (an_event_of_the_engine, "dispatch.phase cannot be yielded: it is written by the engine"),
     (a_helper_in_a_group, "branch 1 of gather is a async_generator"),
-    (a_result_too_early, "StepWait(load) has no result yet: yield it first"),
+    (a_result_too_early, "step load has no result yet: yield it first"),
     (a_time_without_a_zone, "sleep_until was given a time without a zone"),
     (text_that_is_no_text, "text with a lone surrogate cannot be sent"),
 ]
@@ -197,7 +197,7 @@ async def test_a_mistake_fails_the_execution_and_says_where(
     [
         (
             a_wait_in_a_step,
-            "step yields_a_wait yields ToolWait(a): a wait is yielded by the flow",
+            "step yields_a_wait yields tool a: a wait is yielded by the flow",
             line_marked(inspect.unwrap(yields_a_wait), "# not here"),
         ),
         (
