@@ -20,6 +20,8 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from dispatch.api import guide
 from dispatch.api.answers import Answers
@@ -27,11 +29,11 @@ from dispatch.api.client_sessions import ClientSessions
 from dispatch.api.dispatch import Commands
 from dispatch.api.errors import ErrorBoundary, answer_http
 from dispatch.api.executions import Executions
-from dispatch.api.guard import Guard, check_origin
+from dispatch.api.guard import Guard, HasToken, check_origin
 from dispatch.api.server import Server, WhileRunning
 from dispatch.api.sse import quiet_broken_streams
 from dispatch.console import client, examples
-from dispatch.core.errors import FlowMistake
+from dispatch.core.errors import DispatchError, FlowMistake
 from dispatch.engine.engine import Engine
 from dispatch.engine.rehearsals import Rehearsals
 from dispatch.flow import FlowVersion, Registry
@@ -138,13 +140,7 @@ def create_app(
             *examples.routes(),
         ],
         middleware=[
-            Middleware(
-                Guard,
-                hosts=settings.hosts,
-                origins=[check_origin(origin) for origin in settings.cors_origins],
-                has_token=has_token,
-            ),
-            Middleware(ErrorBoundary),
+            *_middleware(settings, has_token),
             Middleware(WhileRunning, is_running=lambda: engine.accepting),
         ],
         exception_handlers={HTTPException: answer_http},
@@ -154,6 +150,26 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.engine, app.state.hub = engine, hub
     return app
+
+
+def create_stand_in(error: DispatchError, settings: Settings) -> Starlette:
+    """An ASGI application that answers whatever it is asked with `error`."""
+
+    async def refuse(_: Scope, __: Receive, ___: Send) -> None:
+        raise error
+
+    async def has_token(_: str, __: str) -> bool:
+        return False
+
+    return Starlette(routes=[Mount("/", refuse)], middleware=_middleware(settings, has_token))
+
+
+def _middleware(settings: Settings, has_token: HasToken) -> list[Middleware]:
+    origins = [check_origin(origin) for origin in settings.cors_origins]
+    return [
+        Middleware(Guard, hosts=settings.hosts, origins=origins, has_token=has_token),
+        Middleware(ErrorBoundary),
+    ]
 
 
 def _flows_of(flows: Iterable[FlowVersion | ModuleType]) -> list[FlowVersion]:

@@ -145,14 +145,14 @@ def serve(
         dev=dev,
     )
     sources, screen = sources or (place.EXAMPLES,), Screen()
-    reloading = Reloading(sources, screen) if dev else None
+    reloading = Reloading(sources, settings, screen) if dev else None
     load = partial(_load, sources, default_flow)
-    registry = load() if reloading is None else reloading.load(load)
     try:
+        registry = load() if reloading is None else reloading.load(load)
         application = create_app(registry, settings=settings)
     except ValueError as exc:
         raise Usage(str(exc)) from exc
-    sock = (listening.listen if reloading is None else reloading.listen)(host, port)
+    sock = listening.listen(host, port) if reloading is None else reloading.listen()
     address = listening.address_of(sock)
     screen.line(f"journals  {settings.db}")
     screen.line(f"flows     {', '.join(labelled(one.id, one.version) for one in registry)}")

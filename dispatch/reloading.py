@@ -2,7 +2,8 @@
 
 It executes itself again, in its place (execve), so nothing is left of the old code and there is no
 second process to lose. The listening socket is handed on: whoever calls meanwhile waits, and is
-not refused. Files are looked at a few times a second, for that works on any file system.
+not refused; or is told, if the code can't be loaded, why not. Files are looked at a few times a
+second, for that works on any file system.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import socket
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +22,10 @@ import anyio
 import anyio.to_thread
 
 from dispatch import listening
-from dispatch.core.errors import DispatchError
+from dispatch.app import create_stand_in
+from dispatch.core.errors import DispatchError, Unavailable
+from dispatch.place import LOOP_OPTIONS
+from dispatch.settings import Settings
 from dispatch.terminal import Screen
 
 T = TypeVar("T")
@@ -42,28 +45,36 @@ _Stamp = tuple[int, int]
 class Reloading:
     """Made before anything is loaded: it begins anew with the arguments and environment of then."""
 
-    def __init__(self, sources: Sequence[str], screen: Screen):
+    def __init__(self, sources: Sequence[str], settings: Settings, screen: Screen):
         inherited = os.environ.pop(_SOCKET, None)
         self._sock = None if inherited is None else socket.socket(fileno=int(inherited))
         self._environment, self._folder = dict(os.environ), Path.cwd()
-        self._watch, self._screen = Watch(sources), screen
+        self._watch, self._settings, self._screen = Watch(sources), settings, screen
 
-    def listen(self, host: str, port: int) -> socket.socket:
+    def listen(self) -> socket.socket:
         """As `listening.listen`, once: a server that ends closes what it is given, a copy."""
         if self._sock is None:
-            self._sock = listening.listen(host, port)
+            self._sock = listening.listen(self._settings.host, self._settings.port)
         return self._sock.dup()
 
     def load(self, load: Callable[[], T]) -> T:
-        """What `load` gives. If that fails, say why, and begin anew once somebody has mended it."""
+        """What `load` gives. If that fails, say why, to whoever calls too, and begin anew once
+        somebody has mended it.
+        """
         try:
             return load()
         except DispatchError as exc:
-            self._screen.refused(exc)
-            self._screen.say("waiting for a change")
-        while not self._watch.changes():
-            time.sleep(LOOK_SECONDS)
+            refused = exc
+        self._screen.refused(refused)
+        anyio.run(self._refuse, refused, backend_options=LOOP_OPTIONS)
         return self.begin_anew()
+
+    async def _refuse(self, refused: DispatchError) -> None:
+        told = Unavailable(f"the flows can't be loaded: {refused.message}", code="not-loaded")
+        app, seconds = create_stand_in(told, self._settings), self._settings.shutdown_seconds
+        async with listening.serving(app, self.listen(), shutdown_seconds=seconds):
+            self._screen.say("waiting for a change")
+            await self.changed()
 
     async def changed(self) -> None:
         """Return when a file has changed, and all have been left alone for a moment."""

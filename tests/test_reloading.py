@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from dispatch import reloading
 from dispatch.reloading import Reloading, Watch
+from dispatch.settings import Settings
 from dispatch.terminal import Screen
 
 PATIENCE_SECONDS = 10.0
@@ -90,7 +91,7 @@ class Stays(Reloading):
     """Only says that it would begin anew."""
 
     def __init__(self) -> None:
-        super().__init__(["flows.py"], Screen())
+        super().__init__(["flows.py"], Settings(), Screen())
         self.has_begun = threading.Event()
 
     def begin_anew(self) -> None:  # type: ignore[override] # the true one ends the process

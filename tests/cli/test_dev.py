@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.cli.process import PATIENCE_SECONDS, execution_in, line_with, started
+from tests.cli.process import PATIENCE_SECONDS, dispatch, execution_in, line_with, started
 
 pytestmark = pytest.mark.slow
 
@@ -102,11 +103,30 @@ def test_new_code_is_served_and_what_was_suspended_goes_on_with_it(dev: Dev) -> 
 def test_what_cannot_be_loaded_is_told_and_mended(dev: Dev) -> None:
     dev.write("words.py", "HELLO = \n")
     assert "words.py:1: invalid syntax" in dev.tells("waiting for a change")
+    # Whoever calls meanwhile is told, too, and does not wait for the next change.
+    refused = dev.http.get("/v1/flows")
+    assert (refused.status_code, refused.json()["code"]) == (503, "not-loaded")
+    assert "words.py:1: invalid syntax" in refused.json()["error"]
+    assert dev.http.get("/v1/flows", headers={"Origin": "https://e.example"}).status_code == 403
     dev.write("words.py", "HELLO = unknown\n")
     assert "words.py:1 cannot be loaded: NameError" in dev.tells("waiting for a change")
     dev.write("words.py", WORDS.replace("Hello", "Hi"))
     dev.says("ready")
     assert '"delta":"Hi"' in dev.post("", flow={"id": "greet"})
+
+
+def test_what_cannot_be_loaded_at_first_is_told_to_callers_too(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text("import nothing_of_that_name\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with started("serve", "flows.py", "--dev", "--port", str(port), cwd=tmp_path) as process:
+        assert process.stderr is not None
+        while "waiting for a change" not in process.stderr.readline():
+            assert process.poll() is None
+        asked = dispatch("flows", "--url", f"http://127.0.0.1:{port}", cwd=tmp_path)
+    assert asked.code == 1
+    assert "the flows can't be loaded" in asked.err
+    assert "imports nothing_of_that_name, which is not installed" in asked.err
 
 
 def test_what_would_not_survive_a_restart_is_told_with_its_line(dev: Dev) -> None:
