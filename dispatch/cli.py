@@ -128,7 +128,7 @@ def serve(
         ),
     ] = False,
 ) -> int:
-    """Serve flows until SIGTERM or SIGINT.
+    """Serve flows until SIGTERM, SIGINT or SIGHUP.
 
     Nothing is lost by that: streams are broken off, and executions go on when the file is opened again.
     """  # noqa: E501 - cyclopts prints the lines as they are

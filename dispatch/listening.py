@@ -24,7 +24,8 @@ import uvicorn
 
 from dispatch.core.errors import InvalidRequest, Unavailable
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+#: SIGHUP is what a closed terminal sends.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: From the signal to the end of the process, beyond `shutdown_seconds`: a blocked loop, or code
 #: that nothing ends, does not keep it longer.
 ENDING_SECONDS = 15
@@ -131,7 +132,7 @@ async def serve(
     ready: Callable[[], None],
     changed: Callable[[], Awaitable[None]] = anyio.sleep_forever,
 ) -> bool:
-    """Serve until SIGTERM or SIGINT, or until `changed` returns; whether it was the latter.
+    """Serve until SIGTERM, SIGINT or SIGHUP, or until `changed` returns; whether it was the latter.
 
     A second signal ends the process at once, which loses nothing. Nor does it lose anything that
     the process is ended when it takes too long.
@@ -165,13 +166,16 @@ def _signals(tell: Callable[[], None], seconds: int) -> Iterator[None]:
     """
     loop = asyncio.get_running_loop()
 
+    # Whoever starts us may have some ignored, as nohup does.
+    heeded = [one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN]
+
     def on_signal(*_: object) -> None:
-        for number in STOPPING:
+        for number in heeded:
             signal.signal(number, signal.SIG_DFL)
         signal.alarm(seconds)
         loop.call_soon_threadsafe(tell)
 
-    before = {number: signal.signal(number, on_signal) for number in STOPPING}
+    before = {number: signal.signal(number, on_signal) for number in heeded}
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -110,7 +112,7 @@ def test_what_makes_no_sense(
 # --- how it stops ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signal", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signal", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_breaks_its_streams_off_closes_its_generators_and_goes(
     tmp_path: Path, signal: signal.Signals
 ) -> None:
@@ -126,6 +128,29 @@ def test_it_breaks_its_streams_off_closes_its_generators_and_goes(
             list(pieces)
     assert (done.code, done.err) == (0, "")
     assert closed.exists()
+
+
+def test_a_closed_terminal_does_not_end_what_was_told_to_outlive_it(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with serving(SERVED, cwd=tmp_path) as server:
+            server.process.send_signal(signal.SIGHUP)
+            begun = httpx.post(f"{server.url}/v1/dispatch", json={"flowId": "hello"})
+            assert begun.status_code == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_ctrl_c_while_it_begins_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "dispatch", "serve"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "dispatch.store.base" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in told
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
