@@ -32,7 +32,7 @@ from dispatch.api.executions import Executions
 from dispatch.api.guard import Guard, HasToken, check_origin
 from dispatch.api.server import Server, WhileRunning
 from dispatch.api.sse import quiet_broken_streams
-from dispatch.console import client, examples
+from dispatch.console import client, examples, home
 from dispatch.core.errors import DispatchError, FlowMistake
 from dispatch.engine.engine import Engine
 from dispatch.engine.rehearsals import Rehearsals
@@ -135,6 +135,7 @@ def create_app(
             *Executions(store, answers).routes(),
             *sessions.routes(),
             *Server(registry, why_not_ready, store.counters).routes(),
+            *home.routes(),
             *guide.routes(),
             *client.routes(),
             *examples.routes(),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import anyio
 import httpx
@@ -240,6 +241,30 @@ async def test_the_server_has_the_guides(tmp_path: Path) -> None:
         refused = (await http.post("/v1/dispatch", json={"flow": {"id": "nowhere"}})).json()
         page_of_it, _, anchor = refused["guide"].partition("#")
         assert f'<a id="{anchor}"></a>' in (await http.get(page_of_it)).text
+
+
+async def test_a_browser_comes_from_the_address_to_every_page_and_every_place(
+    tmp_path: Path,
+) -> None:
+    app = create_app(FLOWS, tmp_path / "guides.db")
+    async with serve(app) as url, httpx.AsyncClient(headers={"Accept": "text/html"}) as http:
+        pages: dict[str, str] = {}
+        links = {f"{url}/"}
+        while new := {link.partition("#")[0] for link in links} - pages.keys():
+            for page in new:
+                answer = await http.get(page)
+                assert answer.status_code == 200, page
+                html = answer.headers["content-type"].startswith("text/html")
+                pages[page] = answer.text if html else ""
+                base = re.search('<base href="(.*?)">', pages[page])
+                place = urljoin(page, base[1] if base else "")
+                found = re.findall('<a href="(.*?)"', pages[page])
+                links |= {link for one in found if (link := urljoin(place, one)).startswith(url)}
+        for link in links:
+            page, _, anchor = link.partition("#")
+            assert not anchor or f'id="{anchor}"' in pages[page], link
+    assert {f"{url}/guide/{page.name}" for page in GUIDES} - {f"{url}/guide/index.md"} <= set(pages)
+    assert f"{url}/examples/module" in pages
 
 
 # --- what is there is named -----------------------------------------------------------------------
