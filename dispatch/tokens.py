@@ -11,10 +11,12 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from dispatch import loader
 from dispatch.api.client_sessions import make_token
 from dispatch.api.guard import check_origin
 from dispatch.app import WallClock
 from dispatch.core.clock import iso
+from dispatch.flow import Registry
 from dispatch.legs import FAILED, OK
 from dispatch.place import Usage, existing, with_store
 from dispatch.settings import Settings
@@ -45,7 +47,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 def create(
     flow: Annotated[str, Parameter(name="FLOW", help="What it may start.")],
     /,
-    *,
+    *sources: Annotated[
+        str, Parameter(name="MODULE_OR_FILE", help="Where that flow is, to see that it is there.")
+    ],
     origin: Annotated[
         tuple[str, ...],
         Parameter(negative=(), help="Where its pages come from; * is anywhere. May be repeated."),
@@ -58,11 +62,19 @@ def create(
         origins = [one if one == ANYWHERE else check_origin(one) for one in origin]
     except ValueError as exc:
         raise Usage(str(exc)) from exc
+    path = str(existing(db))
+    if sources:
+        Registry(loader.load(sources)).find(flow)
     text, made = make_token(flow, [one.rstrip("/").lower() for one in origins], WallClock().now())
 
     async def add(store: Store) -> int:
         await store.sessions.add_token(made)
         screen = Screen(as_json=json)
+        if not sources and not await store.executions(flow=flow, limit=1):
+            screen.say(
+                f"note: {db} has no execution of {flow} yet: is that its name? With MODULE_OR_FILE "
+                "this is checked"
+            )
         if json:
             listed = Listed(
                 id=made.id,
@@ -77,7 +89,7 @@ def create(
             screen.say(f"{made.id}: {flow}, for pages from {', '.join(made.origins)}")
         return OK
 
-    return with_store(db, add)
+    return with_store(path, add)
 
 
 @token.command(name="list")

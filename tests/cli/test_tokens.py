@@ -45,8 +45,23 @@ def test_an_origin_that_is_none_is_refused(shell: Shell, tmp_path: Path) -> None
     assert not (tmp_path / "dispatch.db").exists()
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("revoke", "token_1")])
-def test_looking_for_tokens_makes_no_file(
+def test_a_flow_that_is_not_there_is_refused_or_asked_about(shell: Shell, tmp_path: Path) -> None:
+    there = ("--origin", "https://shop.example")
+    assert shell("run", "hello", SERVED).code == 0
+    refused = shell("token", "create", "helo", SERVED, *there)
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert refused.err.startswith("error: no flow is called 'helo'; there are: decide, ")
+    assert shell("token", "list", "--json").json == []
+    assert "is that its name?" in shell("token", "create", "helo", *there).err
+    for known in (("hello",), ("number", SERVED)):
+        assert "is that its name?" not in shell("token", "create", *known, *there).err
+
+
+CREATE = ("create", "number", "--origin", "https://shop.example")
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "token_1"), CREATE])
+def test_a_file_that_is_not_there_is_not_made(
     shell: Shell, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     done = shell("token", *arguments, "--db", "typo.db")
