@@ -180,6 +180,9 @@ class MemoryStore:
     async def get(self, execution_id: ExecutionId) -> Execution:
         return self._find(execution_id).execution
 
+    async def created_with(self, idempotency_key: str, request_digest: str) -> Execution | None:
+        return None
+
     async def waits(self, execution_id: ExecutionId) -> list[WaitRow]:
         return list(self._find(execution_id).waits.values())
 
