@@ -1,13 +1,19 @@
-"""Why a database can't be opened, each in a sentence that says what to do."""
+"""Why a database can't be opened, or not yet, each in a sentence that says what to do."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 from pathlib import Path
 
 from dispatch.core.errors import Damaged, Unavailable
+
+#: How long it takes to get a word in beside a server that writes much: not worth telling.
+QUIET_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 def check_path(path: Path) -> None:
@@ -30,6 +36,39 @@ def check_path(path: Path) -> None:
 
 
 _PERMIT = "change its permissions (or remount what is read-only), or give another path"
+
+
+def await_turn(db: sqlite3.Connection, path: Path, seconds: float) -> None:
+    """Wait until nobody else is writing to `path`: that may take longer than a server at work
+    would bear. Raises `Unavailable` (`cannot-open`) after so many seconds.
+    """
+    try:
+        _take_turn(db, min(QUIET_SECONDS, seconds))
+    except sqlite3.OperationalError as exc:
+        if not _is_busy(exc):
+            raise
+        _log.warning("another process is writing to %s: it is waited for, %g s long", path, seconds)
+    else:
+        return
+    try:
+        _take_turn(db, seconds)
+    except sqlite3.OperationalError as exc:
+        if not _is_busy(exc):
+            raise
+        raise _cannot_open(
+            f"another process has been writing to {path} for {seconds:g} s, in one transaction: "
+            "let it come to an end, or end it"
+        ) from exc
+
+
+def _take_turn(db: sqlite3.Connection, seconds: float) -> None:
+    db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000):d}")
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("ROLLBACK")
+
+
+def _is_busy(exc: sqlite3.Error) -> bool:
+    return exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _cannot_open(sentence: str) -> Unavailable:

@@ -50,7 +50,7 @@ from dispatch.store.checkpoints import GAP_BYTES, TRUNCATE_PATIENCE_MS, Checkpoi
 from dispatch.store.lastwords import SILENCE, WordsFile, forget, hear
 from dispatch.store.migrate import migrate
 from dispatch.store.mounts import check_mount
-from dispatch.store.opening import check_path, explain
+from dispatch.store.opening import await_turn, check_path, explain
 from dispatch.store.sessions import SqliteSessions
 from dispatch.store.transaction import NAMED, TOMBSTONE, TOMBSTONE_SECONDS, check_repeated, missing
 from dispatch.store.workers import About, Lease, Others, WorkerFile, this_process
@@ -268,6 +268,7 @@ class SqliteStore:
                     # First: it refuses files of others, which are to stay as they are.
                     migrate(db)
                     db.execute("PRAGMA journal_mode = WAL")
+                    await_turn(db, self._path, OPEN_SECONDS)
                 db.execute("PRAGMA wal_autocheckpoint = 0")
                 db.execute(f"PRAGMA journal_size_limit = {GAP_BYTES:d}")
                 db.execute(f"PRAGMA synchronous = {self._synchronous}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
 from dispatch.core.errors import Unavailable
+from dispatch.store import opening, sqlite
 from dispatch.store.sqlite import SqliteStore
 from tests.disks import small_disk
 from tests.store.entries import TickingClock, new
@@ -101,3 +105,50 @@ def test_on_a_full_disk_nothing_is_opened(tmp_path: Path) -> None:
         code, message = refusal(disk.path / "dispatch.db")
         assert code == "store-full"
         assert "make room" in message
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process, in the middle of a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+class Ending(logging.Handler):
+    """Ends that transaction as soon as something is said of it."""
+
+    def __init__(self, other: sqlite3.Connection):
+        super().__init__()
+        self._other, self.told = other, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told += record.getMessage()
+        self._other.execute("COMMIT")
+
+
+def test_it_is_waited_for_whoever_is_writing_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "QUIET_SECONDS", 0.0)
+    path, log = tmp_path / "dispatch.db", logging.getLogger(opening.__name__)
+    _database(path)
+    with writing(path) as other:
+        ending = Ending(other)
+        log.addHandler(ending)
+        try:
+            anyio.run(_open, path)
+        finally:
+            log.removeHandler(ending)
+    assert ending.told.startswith(f"another process is writing to {path}: it is waited for")
+
+
+def test_who_writes_for_too_long_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "OPEN_SECONDS", 0.0)
+    path = tmp_path / "dispatch.db"
+    _database(path)
+    with writing(path):
+        code, message = refusal(path)
+    assert (code, "let it come to an end, or end it" in message) == ("cannot-open", True)
