@@ -6,7 +6,7 @@ From then on nothing but the journal decides what the caller sees.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ from dispatch.stream.hub import Hub, StreamBroken, Subscriber
 from dispatch.stream.tail import Batch, events, follow_events, follow_leg, follow_legs
 
 Headers = Mapping[str, str]
+#: Whether whoever follows a stream may still do so.
+MayRead = Callable[[], Awaitable[bool]]
 NO_HEADERS: Headers = MappingProxyType({})
 
 
@@ -38,17 +40,23 @@ class Answers:
 
     # --- streams ----------------------------------------------------------------------------------
 
-    def leg_stream(self, request: Request, leg: Leg, more: Headers = NO_HEADERS) -> Response:
-        after = leg.first_seq - 1
-        return self._stream(request, leg.execution, partial(self._follow, leg), after, more)
+    def leg_stream(
+        self,
+        request: Request,
+        leg: Leg,
+        more: Headers = NO_HEADERS,
+        may_read: MayRead | None = None,
+    ) -> Response:
+        after, follow = leg.first_seq - 1, partial(self._follow, leg)
+        return self._stream(request, leg.execution, follow, after, more, may_read)
 
-    def event_stream(self, request: Request, execution: Execution, after: int) -> Response:
-        return self._stream(
-            request,
-            execution,
-            lambda subscriber: follow_events(self._store, subscriber, after),
-            after,
-        )
+    def event_stream(
+        self, request: Request, execution: Execution, after: int, may_read: MayRead | None = None
+    ) -> Response:
+        def follow(subscriber: Subscriber) -> AsyncGenerator[Batch, None]:
+            return follow_events(self._store, subscriber, after)
+
+        return self._stream(request, execution, follow, after, NO_HEADERS, may_read)
 
     def _stream(
         self,
@@ -56,8 +64,11 @@ class Answers:
         execution: Execution,
         follow: Follow,
         after: int,
-        more: Headers = NO_HEADERS,
+        more: Headers,
+        may_read: MayRead | None,
     ) -> Response:
+        if may_read is not None:
+            follow = partial(_follow_while, may_read, follow)
         described = {**headers(request, execution), **more}
         return EventStream(self._hub, execution, follow, after, described)
 
@@ -170,6 +181,16 @@ class Answers:
         if count > len(told):
             done = msgspec.structs.replace(done, total_events=count, truncated=True)
         return done
+
+
+async def _follow_while(
+    may_read: MayRead, follow: Follow, subscriber: Subscriber
+) -> AsyncGenerator[Batch, None]:
+    """What `follow` gives, as long as its reader may have it: asked before each piece."""
+    async for batch in follow(subscriber):
+        if not await may_read():
+            raise StreamBroken("its reader may not read it any more")
+        yield batch
 
 
 def headers(request: Request, execution: Execution) -> dict[str, str]:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatch.api import body
-from dispatch.api.answers import Answers
+from dispatch.api.answers import Answers, MayRead
 from dispatch.api.errors import json_response
 from dispatch.api.executions import stream_behind
 from dispatch.api.guard import PAGE_ORIGIN
@@ -219,11 +219,11 @@ class ClientSessions:
         leg = await self._dispatcher.dispatch(start)
         if asked.client_tools is not None:
             await self._keep(session, declared)
-        return self._answers.leg_stream(request, leg)
+        return self._answers.leg_stream(request, leg, may_read=self._may_read(token))
 
     async def resume(self, request: Request) -> Response:
         raw, asked = await body.take(request, ClientResumeBody, self._settings)
-        session, _ = await self._session(request, asked.session_id)
+        session, token = await self._session(request, asked.session_id)
         execution = await self._own(asked.execution_id, session)
         leg = await self._dispatcher.resume(
             execution.id, asked.tool_outputs or {}, raw.get("messages")
@@ -232,7 +232,7 @@ class ClientSessions:
             declared = _declared(session, asked.client_tools, asked.client_tools_fingerprint)
             await self._keep(session, declared)
         if asked.stream_response:
-            return self._answers.leg_stream(request, leg)
+            return self._answers.leg_stream(request, leg, may_read=self._may_read(token))
         return await self._answers.continued(request, leg)
 
     async def feedback(self, request: Request) -> Response:
@@ -253,9 +253,9 @@ class ClientSessions:
         return json_response({"success": True, "feedbackId": given.id})
 
     async def events(self, request: Request) -> Response:
-        session, _ = await self._session(request, request.query_params.get("sessionId", ""))
+        session, token = await self._session(request, request.query_params.get("sessionId", ""))
         execution = await self._own(request.path_params["id"], session)
-        return stream_behind(request, self._answers, execution)
+        return stream_behind(request, self._answers, execution, self._may_read(token))
 
     # --- who --------------------------------------------------------------------------------------
 
@@ -268,6 +268,15 @@ class ClientSessions:
             )
         _check_origin(request, found[1])
         return found
+
+    def _may_read(self, token: ClientToken) -> MayRead:
+        """An open stream ends when its token is revoked; the end of a session leaves it be."""
+
+        async def may_read() -> bool:
+            known = await self._sessions.token(token.digest)
+            return known is not None and known.revoked_at is None
+
+        return may_read
 
     def _is_alive(self, session: ClientSession) -> bool:
         return session.expires_at > self._clock.now()

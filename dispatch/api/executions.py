@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatch.api.answers import Answers
+from dispatch.api.answers import Answers, MayRead
 from dispatch.api.documents import listing
 from dispatch.api.errors import json_response
 from dispatch.api.requests import execution_id
@@ -62,7 +62,9 @@ class Executions:
         return await self._answers.status(execution)
 
 
-def stream_behind(request: Request, answers: Answers, execution: Execution) -> Response:
+def stream_behind(
+    request: Request, answers: Answers, execution: Execution, may_read: MayRead | None = None
+) -> Response:
     """The events behind the request's cursor, every one of which has an answer (design.md 9,
     promise 7).
     """
@@ -71,7 +73,7 @@ def stream_behind(request: Request, answers: Answers, execution: Execution) -> R
         # It is told to a browser's EventSource that it need not come back (wire 6.5). The published
         # client raises on an answer that isn't called a stream.
         return Response(status_code=204, media_type="text/event-stream")
-    return answers.event_stream(request, execution, after)
+    return answers.event_stream(request, execution, after, may_read)
 
 
 def _cursor(request: Request, execution: Execution) -> int:

@@ -206,6 +206,20 @@ async def test_a_refused_resume_changes_no_tools(page: Page) -> None:
     assert again.of("await")[0]["origin"] == "webmcp"
 
 
+async def test_an_open_stream_ends_when_its_token_is_revoked(page: Page) -> None:
+    await page.begin()
+    told = await page.chat()
+    url = f"/v1/client/executions/{told.id}/events?sessionId={page.session}"
+    async with page.caller.beginning("GET", url) as opened:
+        await opened.until(lambda seen: "await" in seen.types)
+        (kept,) = await page.store.sessions.tokens()
+        await page.store.sessions.revoke_token(kept.id, 2.0)
+        leg = await page.caller.resume(told.id, {told.calls[0]: "fog"})
+        assert leg.types[-1] == "execution_complete"
+        assert (await opened.rest()).is_broken
+    assert opened.told.types == told.types
+
+
 # --- what it may not ------------------------------------------------------------------------------
 
 
