@@ -37,7 +37,11 @@ class Counters(msgspec.Struct, kw_only=True, rename="camel"):
         int, _says("Calls of a step that did not end when they were no longer wanted.")
     ] = 0
     taken_over: Annotated[
-        int, _says("Executions taken from workers that had died, or stood still for a lease.")
+        int,
+        _says(
+            "Executions that ran, taken from workers that had died, or stood still for a lease; "
+            "what is suspended is nobody's."
+        ),
     ] = 0
     parked: Annotated[
         dict[str, int], _says("Executions taken out of service, by the code of the reason.")

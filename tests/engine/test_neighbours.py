@@ -100,10 +100,13 @@ async def test_a_warm_generator_is_dropped_when_another_drove(
         play = await one.play("asks")
         if bench.max_live:
             assert warm(one, play)
+        # While it is suspended it is nobody's: whoever goes on with it takes it over from nobody.
+        assert (await play.execution()).worker is None
         await play.at(other).answer("look", 1)
         await until(one, lambda: not warm(one, play))
         await play.answer("look", 2)
         assert await play.result() == [1, 2]
+        assert (one.store.counters.taken_over, other.store.counters.taken_over) == (0, 0)
 
 
 async def test_what_another_appends_reaches_the_driver(
