@@ -31,6 +31,7 @@ body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 52rem; margin: auto; pa
 pre {{ background: #8881; padding: .8rem; overflow-x: auto; line-height: 1.4 }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto }}
 th, td {{ border-bottom: 1px solid #8884; padding: .3rem .8rem; text-align: left }}
+td {{ vertical-align: top }}
 </style>
 <p><a href="{index}">The guides</a></p>
 {body}"""
