@@ -179,7 +179,7 @@ def test_what_is_no_origin_cannot_be_configured(origin: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/v2",
         "/v1",
         "/v1/dispatch/",
         "/v1/dispatch/resume/",
