@@ -35,7 +35,6 @@ async def measure(names: list[str], plan: Plan) -> report.Samples:
 
 
 async def _run(section: Section, plan: Plan, folder: Path, samples: report.Samples) -> None:
-    warm_up = msgspec.structs.replace(plan, seconds=0.3, count=max(plan.count // 4, 64), probes=10)
     if section.alone is not None:
         for _ in range(min(plan.rounds, section.most_rounds or plan.rounds)):
             for name, figures in (await section.alone(plan, folder)).items():
@@ -47,7 +46,7 @@ async def _run(section: Section, plan: Plan, folder: Path, samples: report.Sampl
             for one in section.measures:
                 # Whoever is measured last has the warmest machine: each in turn.
                 for server in servers if number % 2 else reversed(servers):
-                    figures = await one(server, warm_up if number < 0 else plan)
+                    figures = await one(server, plan.warm_up if number < 0 else plan)
                     if number >= 0:
                         report.add(samples, server.kind, figures)
 
@@ -70,7 +69,7 @@ def main() -> None:
         seconds=1.0 if asked.quick else 2.0,
         count=asked.count,
         size=asked.size,
-        probes=40 if asked.quick else 100,
+        probes=40 if asked.quick else 200,
         suspended=(1000, 100_000, 1_000_000) if asked.large else (1000, 100_000),
         entries=(10_000_000,) if asked.large else (),
         cache=asked.cache,

@@ -104,6 +104,13 @@ async def told(run: Run[Tokens]) -> Flow:
         yield token
 
 
+@flow("announced")
+async def announced(run: Run[Pace]) -> Flow:
+    """The same at a pace, with texts that say when they were yielded."""
+    yield tool("begin", {})
+    yield stream(run.inputs)
+
+
 @step
 async def wait(seconds: float) -> None:
     await asyncio.sleep(seconds)
@@ -115,4 +122,4 @@ async def waiting(run: Run[Any]) -> Flow:
     yield wait(3600)
 
 
-MEASURED = (*FLOWS, stamped, aged, renewed, patient, told, waiting)
+MEASURED = (*FLOWS, stamped, aged, renewed, patient, told, announced, waiting)

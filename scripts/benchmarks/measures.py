@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import re
 import sqlite3
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
@@ -28,7 +27,7 @@ Measure = Callable[[Server, "Plan"], Awaitable[Figures]]
 _TEXT = b"event: text_delta"
 EXECUTION = re.compile(rb'"executionId":"([^"]+)"')
 CALL = re.compile(rb'.*"toolCallId":"([^"]+)"', re.DOTALL)
-_STAMP = re.compile(rb'"delta":"(\d+\.\d+)"')
+STAMP = re.compile(rb'"delta":"(\d+\.\d+)"')
 
 #: Latency from yield to client: so many streams, at so many seconds between their texts.
 STREAMS, EVERY_SECONDS = 64, 0.02
@@ -55,6 +54,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     suspended: tuple[int, ...]
     entries: tuple[int, ...]
     cache: Path
+
+    @property
+    def warm_up(self) -> Plan:
+        """What goes before, and is not counted."""
+        return msgspec.structs.replace(self, seconds=0.3, count=max(self.count // 4, 64), probes=10)
 
 
 def body_of(flow: str, **inputs: object) -> dict[str, object]:
@@ -148,7 +152,7 @@ async def first_event_idle(server: Server, plan: Plan) -> Figures:
     """From the request to the flow's first text, on a server that does nothing else."""
     async with server.connect() as (connection,):
         latencies = [await _first_event(connection) for _ in range(plan.probes)]
-    return {"first_idle": statistics.median(latencies)}
+    return in_percentiles("first_idle", latencies)
 
 
 async def first_event_loaded(server: Server, plan: Plan) -> Figures:
@@ -167,7 +171,7 @@ async def first_event_loaded(server: Server, plan: Plan) -> Figures:
             while time.perf_counter() < until:
                 await anyio.sleep(random.uniform(0.005, 0.02))
                 latencies.append(await _first_event(prober))
-    return {"first_loaded": statistics.median(latencies)}
+    return in_percentiles("first_loaded", latencies)
 
 
 async def _first_event(connection: Connection) -> float:
@@ -182,7 +186,7 @@ async def delay(server: Server, plan: Plan) -> Figures:
 
     def watch(piece: bytes, now: float) -> None:
         if now > counts_from:
-            delays.extend((now - float(stamp)) * 1e3 for stamp in _STAMP.findall(piece))
+            delays.extend((now - float(stamp)) * 1e3 for stamp in STAMP.findall(piece))
 
     async def stream(connection: Connection) -> None:
         await anyio.sleep(random.uniform(0, EVERY_SECONDS))
@@ -192,7 +196,11 @@ async def delay(server: Server, plan: Plan) -> Figures:
     async with server.connect(STREAMS) as connections, anyio.create_task_group() as tasks:
         for connection in connections:
             tasks.start_soon(stream, connection)
-    return {"delay_p50": percentile(delays, 50), "delay_p99": percentile(delays, 99)}
+    return in_percentiles("delay", delays)
+
+
+def in_percentiles(figure: str, values: Sequence[float]) -> Figures:
+    return {f"{figure}_p{percent}": percentile(values, percent) for percent in (50, 99)}
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -203,8 +211,8 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def resume(figure: str, entries: int, share: int = 1) -> Measure:
-    """From a resume to the flow's next text, with a journal of about so many entries: the median
-    over `1/share` of the probes, each of an execution of its own.
+    """From a resume to the flow's next text, with a journal of about so many entries, over
+    `1/share` of the probes, each of an execution of its own.
     """
 
     async def measure(server: Server, plan: Plan) -> Figures:
@@ -214,7 +222,7 @@ def resume(figure: str, entries: int, share: int = 1) -> Measure:
                 body = body_of("aged", entries=entries)
                 leg = await connection.post("/v1/dispatch", body, keep=True)
                 latencies.append(latency(await resume_call(connection, leg)))
-        return {figure: statistics.median(latencies)}
+        return in_percentiles(figure, latencies)
 
     return measure
 
@@ -266,8 +274,7 @@ async def commits(server: Server, plan: Plan) -> Figures:
                     tasks.start_soon(connection.post, "/v1/dispatch", body)
             told = await control.post("/bench/rest", {}, keep=True)
             millis = [seconds * 1e3 for seconds in msgspec.json.decode(told.body, type=list[float])]
-            figures[f"commit_{name}_p50"] = percentile(millis, 50)
-            figures[f"commit_{name}_p99"] = percentile(millis, 99)
+            figures |= in_percentiles(f"commit_{name}", millis)
     return figures
 
 

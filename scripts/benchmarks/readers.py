@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import anyio
 
-from scripts.benchmarks.load import Answer, Server
+from scripts.benchmarks.load import Answer, Connection, Server, Watch
 from scripts.benchmarks.measures import (
     CALL,
     EXECUTION,
+    STAMP,
     Figures,
     Measure,
     Plan,
     body_of,
     found,
+    in_percentiles,
 )
 
 #: Events of a finished journal that is caught up with.
 CAUGHT_UP = 100_000
+#: Seconds between the texts whose arrival at each subscriber is timed.
+ANNOUNCED_EVERY_SECONDS = 0.1
 
 
 def fan_out(subscribers: int) -> Measure:
@@ -28,42 +33,73 @@ def fan_out(subscribers: int) -> Measure:
 
     async def measure(server: Server, plan: Plan) -> Figures:
         count = max(10 * plan.count // max(subscribers, 10), 1)
-        answers: list[Answer] = []
-        async with server.connect(subscribers + 1) as (caller, *readers):
-            body = body_of("told", count=count, size=plan.size)
-            leg = await caller.post("/v1/dispatch", body, keep=True)
-            path = f"/v1/executions/{found(EXECUTION, leg)}/events?after={leg.events}"
-            listening, everybody_listens = 0, anyio.Event()
-
-            def watch(_: bytes, now: float) -> None:
-                nonlocal listening
-                listening += 1
-                if listening >= subscribers:
-                    everybody_listens.set()
-
-            async def read(number: int) -> None:
-                answers.append(await readers[number].get(path, watch=watch))
-
-            async with anyio.create_task_group() as tasks:
-                for number in range(subscribers):
-                    tasks.start_soon(read, number)
-                await everybody_listens.wait()
-                cpu_seconds, began_at = server.cpu_seconds(), time.perf_counter()
-                outputs = {
-                    "executionId": found(EXECUTION, leg),
-                    "toolOutputs": {found(CALL, leg): 1},
-                }
-                await caller.post("/v1/dispatch/resume", outputs)
-            took = max(answer.ended_at for answer in answers) - began_at
-            cpu_seconds = server.cpu_seconds() - cpu_seconds
+        body = body_of("told", count=count, size=plan.size)
+        told = await _tell(server, subscribers, body)
+        answers = told.answers
         assert all(count <= answer.events <= count + 8 for answer in answers), answers
         arrived = count * subscribers
+        took = max(answer.ended_at for answer in answers) - told.began_at
         return {
             f"fan_out_{subscribers}": arrived / took,
-            f"fan_out_cpu_us_{subscribers}": cpu_seconds / arrived * 1e6,
+            f"fan_out_cpu_us_{subscribers}": told.cpu_seconds / arrived * 1e6,
         }
 
     return measure
+
+
+def arrival(subscribers: int) -> Measure:
+    """How long a text takes to a subscriber, when it goes to so many and nothing else happens."""
+
+    async def measure(server: Server, plan: Plan) -> Figures:
+        delays: list[float] = []
+
+        def watch(piece: bytes, now: float) -> None:
+            delays.extend((now - float(stamp)) * 1e3 for stamp in STAMP.findall(piece))
+
+        every = ANNOUNCED_EVERY_SECONDS
+        body = body_of("announced", seconds=plan.seconds, every_seconds=every)
+        await _tell(server, subscribers, body, watch)
+        return in_percentiles(f"arrival_{subscribers}", delays)
+
+    return measure
+
+
+class _Told(NamedTuple):
+    answers: list[Answer]
+    began_at: float
+    cpu_seconds: float
+
+
+async def _tell(
+    server: Server, subscribers: int, body: dict[str, object], watch: Watch | None = None
+) -> _Told:
+    """Have an execution go on once all of its subscribers listen, and all of them hear its end."""
+    answers: list[Answer] = []
+    async with server.connect(subscribers + 1) as (caller, *readers):
+        leg = await caller.post("/v1/dispatch", body, keep=True)
+        path = f"/v1/executions/{found(EXECUTION, leg)}/events?after={leg.events}"
+        silent, everybody_listens = subscribers, anyio.Event()
+
+        def listen(piece: bytes, now: float) -> None:
+            nonlocal silent
+            silent -= 1
+            if silent == 0:
+                everybody_listens.set()
+            if watch is not None:
+                watch(piece, now)
+
+        async def read(reader: Connection) -> None:
+            answers.append(await reader.get(path, watch=listen))
+
+        async with anyio.create_task_group() as tasks:
+            for reader in readers:
+                tasks.start_soon(read, reader)
+            await everybody_listens.wait()
+            cpu_seconds, began_at = server.cpu_seconds(), time.perf_counter()
+            outputs = {found(CALL, leg): 1}
+            resumed = {"executionId": found(EXECUTION, leg), "toolOutputs": outputs}
+            await caller.post("/v1/dispatch/resume", resumed)
+        return _Told(answers, began_at, server.cpu_seconds() - cpu_seconds)
 
 
 def catch_up(readers: int) -> Measure:

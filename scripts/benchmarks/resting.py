@@ -17,14 +17,14 @@ import anyio
 from scripts.benchmarks.load import Server, start
 from scripts.benchmarks.measures import EXECUTION, Figures, Plan, body_of, cycle, found
 
-#: Executions, and as many readers; before them more cycles than anything in the server is bounded
-#: by, so that all that is bounded is full.
-RESTING, WARM_UP = 1000, 1100
-AT_ONCE = 8
+#: Executions, and as many readers, at first and in the end; before them more cycles than anything
+#: in the server is bounded by, so that all that is bounded is full.
+RESTING, RESTING_IN_THE_END, WARM_UP = 1000, 5000, 1100
 
 
 async def resting(plan: Plan, folder: Path) -> dict[str, Figures]:
     count = min(RESTING, max(plan.count // 64, 100))
+    more = count * RESTING_IN_THE_END // RESTING - count
     async with start("resting_warm", folder) as server:
         await _warm_up(server)
         before = server.memory_bytes()
@@ -33,9 +33,14 @@ async def resting(plan: Plan, folder: Path) -> dict[str, Figures]:
         async with AsyncExitStack() as stack:
             await _listen(stack, server, ids)
             listened = server.memory_bytes()
+            ids = await _suspend(server, more)
+            listening = -server.memory_bytes()
+            await _listen(stack, server, ids)
+            listening += server.memory_bytes() + listened - suspended
     warm = {
         "warm_kib": (suspended - before) / count / 1024,
         "reader_kib": (listened - suspended) / count / 1024,
+        "reader_kib_in_the_end": listening / (count + more) / 1024,
     }
     async with start("resting_cold", folder) as server:
         await _warm_up(server)

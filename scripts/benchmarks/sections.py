@@ -25,7 +25,7 @@ from scripts.benchmarks.measures import (
     resume_again,
 )
 from scripts.benchmarks.peers.rounds import peers
-from scripts.benchmarks.readers import catch_up, fan_out
+from scripts.benchmarks.readers import arrival, catch_up, fan_out
 from scripts.benchmarks.resting import resting
 from scripts.benchmarks.scale import scale
 from scripts.benchmarks.shared import shared
@@ -68,7 +68,10 @@ SECTIONS = {
         ),
     ),
     "readers": Section(("durable",), (catch_up(1), catch_up(16))),
-    "fan-out": Section(("durable",), (fan_out(1), fan_out(100), fan_out(1000))),
+    "fan-out": Section(
+        ("durable",),
+        tuple(one(count) for count in (1, 100, 1000) for one in (fan_out, arrival)),
+    ),
     "recovery": Section(("durable",), (recovery,)),
     "full": Section(("full", "durable"), (full_cycles, full_events)),
     "shared": Section(alone=shared),

@@ -23,6 +23,7 @@ async def shared(plan: Plan, _: Path) -> dict[str, Figures]:
                     await stack.enter_async_context(start("durable", Path(folder)))
                     for _ in range(count)
                 ]
+                await _of_all(servers, plan.warm_up)
                 figures[name] = await _of_all(servers, plan)
     return figures
 
