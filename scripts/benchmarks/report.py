@@ -309,8 +309,17 @@ def _everything(samples: Samples) -> str:
 
 
 def _peers(samples: Samples) -> str:
-    rows = peers.rows(samples, _spread)
-    return f"\nBeside other servers:\n\n{_rendered(rows)}\n" if rows else ""
+    those = peers.measured(samples)
+    if not those:
+        return ""
+    versions = sorted({requirement for peer in those for requirement in peer.requirements})
+    rounds = len(samples["peer_resumed"][OURS.kind])
+    return f"""
+Beside other servers, {rounds} rounds, with
+{", ".join(versions).replace("==", " ")}.
+
+{_rendered(peers.rows(those, samples, _spread))}
+"""
 
 
 def _title(line: Line) -> str:
@@ -352,4 +361,4 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 999.5 else f"{value:.3g}"

@@ -39,7 +39,7 @@ LLAMA_AGENTS = Peer(
 PEERS = (
     LLAMA_AGENTS,
     Peer("DBOS 3.4.0, poll 1 s", "dbos", _DBOS, "dbos_transact", ("1",), Dbos, (800, 50)),
-    Peer("DBOS 3.4.0, poll 10 ms", "dbos", _DBOS, "dbos_transact", ("0.01",), Dbos, (800, 50)),
+    Peer("DBOS 3.4.0, poll 10 ms", "dbos", _DBOS, "dbos_transact", ("0.01",), Dbos, (400, 25)),
     Peer(
         "langgraph dev 0.16.7",
         "langgraph",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from scripts.benchmarks.peers.known import OURS, PEERS
+from scripts.benchmarks.peers.known import OURS, PEERS, Peer
 from scripts.benchmarks.peers.rounds import KILLED
+
+#: Figure -> kind of server -> one value a round.
+Samples = Mapping[str, Mapping[str, Sequence[float]]]
 
 #: Figure -> what it is, and whether it is told how many times as much the other one comes to.
 FIGURES = {
@@ -20,25 +23,23 @@ FIGURES = {
 }
 
 
-def rows(
-    samples: Mapping[str, Mapping[str, Sequence[float]]], told: Callable[[Sequence[float]], str]
-) -> list[tuple[str, ...]]:
-    """A head and a row for each figure; none if no peer was measured.
+def measured(samples: Samples) -> list[Peer]:
+    """Those that were, in every round: one that has failed in some is left out."""
+    values = samples.get("peer_resumed", {})
+    rounds = len(values.get(OURS.kind, ()))
+    return [peer for peer in PEERS if rounds and len(values.get(peer.kind, ())) == rounds]
 
-    `told` says what the samples of one figure come to. A ratio is the median over the rounds.
-    """
-    by_kind = samples.get("peer_resumed", {})
-    rounds = len(by_kind.get(OURS.kind, ()))
-    # One that has failed in some round is left out.
-    kinds = [peer.kind for peer in PEERS if len(by_kind.get(peer.kind, ())) == rounds]
-    if not (rounds and kinds):
-        return []
-    rows: list[tuple[str, ...]] = [("", OURS.kind, *kinds)]
+
+def rows(
+    peers: Sequence[Peer], samples: Samples, told: Callable[[Sequence[float]], str]
+) -> list[tuple[str, ...]]:
+    """A head and a row for each figure. `told` says what values come to, over the rounds."""
+    rows: list[tuple[str, ...]] = [("", OURS.kind, *(peer.kind for peer in peers))]
     for figure, (title, is_compared) in FIGURES.items():
         ours = samples[figure][OURS.kind]
         cells = [told(ours)]
-        for kind in kinds:
-            theirs = samples[figure][kind]
+        for peer in peers:
+            theirs = samples[figure][peer.kind]
             cell = told(theirs)
             if is_compared:
                 pairs = zip(ours, theirs, strict=True)

@@ -41,6 +41,7 @@ async def ask(request: Request) -> Response:
     """Answers when the workflow waits, with its question."""
     asked = await request.json()
     handle = await DBOS.start_workflow_async(weather, asked["city"])
+    request.app.state.handles[handle.workflow_id] = handle
     question = await DBOS.get_event_async(handle.workflow_id, QUESTION)
     return JSONResponse({"id": handle.workflow_id, **question})
 
@@ -49,7 +50,8 @@ async def answer(request: Request) -> Response:
     """Answers when the workflow has ended, with its result."""
     id = request.path_params["id"]
     await DBOS.send_async(id, (await request.json())["report"])
-    handle = await DBOS.retrieve_workflow_async(id)
+    # The handle that has begun it waits for its task; one that is retrieved polls.
+    handle = request.app.state.handles.pop(id, None) or await DBOS.retrieve_workflow_async(id)
     return JSONResponse(await handle.get_result(polling_interval_sec=request.app.state.poll))
 
 
@@ -83,7 +85,7 @@ def main() -> None:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.poll = poll
+        app.state.poll, app.state.handles = poll, {}
         DBOS.launch()
         yield
         DBOS.destroy()
