@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -71,6 +72,22 @@ NAMED = "SELECT execution_id, request_digest FROM idempotency WHERE key = ?"
 TOMBSTONE = "SELECT 1 FROM tombstones WHERE execution_id = ? AND deleted_at >= ?"
 
 
+class _Change(Enum):
+    """What is to be done to a row: nothing, what touches no index, or all of it."""
+
+    NONE = 0
+    ADVANCED = 1
+    CHANGED = 2
+
+
+class _Row(NamedTuple):
+    """A row as it is to be when the transaction is committed."""
+
+    key: int
+    execution: Execution
+    change: _Change
+
+
 class Transaction:
     """One transaction on `db`, at one time `at`. `committed` is what its commit tells the
     listener.
@@ -78,6 +95,9 @@ class Transaction:
     `gone_ahead` are those that are driven already on the strength of it (`Store.ahead`), and
     `awaited` those of them that have appended nothing yet. `burnt` is what went ahead of
     transactions that came to nothing.
+
+    What becomes of an execution's row is held back until `write_rows`, to be called before the
+    commit: a command and the append that follows it change it, and its indexes, once.
     """
 
     def __init__(
@@ -93,6 +113,7 @@ class Transaction:
         self.gone_ahead: list[Held] = []
         self.awaited: set[ExecutionId] = set()
         self._framers, self._ahead, self._burnt = framers, ahead, burnt
+        self._rows: dict[ExecutionId, _Row] = {}
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -209,12 +230,13 @@ class Transaction:
             return None
         token = self._next_token(execution_id, before.token)
         after = msgspec.structs.replace(before, worker=worker, token=token, runnable=False)
-        self._update(key, after)
+        self._rows[execution_id] = _Row(key, after, _Change.CHANGED)
         return after
 
     def release(self, execution_id: ExecutionId, token: int, runnable: bool) -> None:
         if Held(execution_id, token) in self._burnt:
             return  # by now it may be another worker's, which took it by that token
+        self.write_rows()
         self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = ? "
             "WHERE id = ? AND token = ? AND worker IS NOT NULL",
@@ -230,6 +252,7 @@ class Transaction:
                 code="not-final",
             )
         db = self.db
+        self.write_rows()
         expired = (self.at - TOMBSTONE_SECONDS,)
         db.execute(
             "DELETE FROM idempotency WHERE execution_id IN "
@@ -281,6 +304,7 @@ class Transaction:
     def strip(self, worker: str, words: LastWords) -> int:
         """The same, of one that only stands still: it may come back, and then begins anew."""
         blamed = words.execution_id
+        self.write_rows()
         return self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = 1, "
             "strikes = strikes + CASE WHEN status = 'suspended' THEN 0 "
@@ -290,6 +314,7 @@ class Transaction:
 
     def leave(self, worker: str) -> None:
         """Let others have what `worker` still holds. Nothing died, so there is no strike."""
+        self.write_rows()
         self.db.execute(
             "UPDATE executions SET worker = NULL, runnable = 1 WHERE worker = ?", (worker,)
         )
@@ -297,7 +322,22 @@ class Transaction:
 
     # --- rows -------------------------------------------------------------------------------------
 
+    def write_rows(self) -> None:
+        """Write what was held back."""
+        rows, self._rows = self._rows, {}
+        for key, row, change in rows.values():
+            match change:
+                case _Change.ADVANCED:
+                    self.db.execute(_ADVANCE, (row.last_seq, row.updated_at, key))
+                case _Change.CHANGED:
+                    self._update(key, row)
+                case _Change.NONE:
+                    pass
+
     def _load(self, execution_id: ExecutionId) -> tuple[int, Execution]:
+        held_back = self._rows.get(execution_id)
+        if held_back is not None:
+            return held_back.key, held_back.execution
         row = self.db.execute(_SELECT, (execution_id,)).fetchone()
         if row is None:
             oldest = self.at - TOMBSTONE_SECONDS
@@ -330,11 +370,11 @@ class Transaction:
         advanced = msgspec.structs.replace(
             before, last_seq=after.last_seq, updated_at=after.updated_at
         )
-        if after == advanced:
-            if drafts:
-                self.db.execute(_ADVANCE, (after.last_seq, after.updated_at, key))
-        else:
-            self._update(key, after)
+        held_back = self._rows.get(after.id)
+        if after != advanced or (held_back is not None and held_back.change is _Change.CHANGED):
+            self._rows[after.id] = _Row(key, after, _Change.CHANGED)
+        elif drafts:
+            self._rows[after.id] = _Row(key, after, _Change.ADVANCED)
         if drafts:
             self._write_growth(key, growth, drafts, taken)
 
@@ -362,6 +402,7 @@ class Transaction:
             ),
         ).lastrowid
         assert key is not None
+        self._rows[row.id] = _Row(key, row, _Change.NONE)
         return key
 
     def _update(self, key: int, row: Execution) -> None:

@@ -289,10 +289,13 @@ class Writer:
                     if isinstance(exc, sqlite3.Error) or self._db.total_changes != changes:
                         raise
                     operation.error = exc
+            waits = transaction.awaited and turns
+            if not waits:
+                transaction.write_rows()
         except Exception as exc:
             self._broken(batch, exc)
             return
-        if transaction.awaited and turns:
+        if waits:
             self._loop.call_soon(self._run_more, batch, turns - 1)
         elif self._durable:
             self._aside.start(

@@ -118,6 +118,7 @@ def _write(db: sqlite3.Connection, cut: Cut, framers: Framers) -> None:
             )
         if drafts:
             transaction.transact(cut.id, lambda *_, drafts=drafts: Change(drafts), (), None)
+        transaction.write_rows()
         pending.clear()
 
 
