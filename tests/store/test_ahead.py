@@ -7,12 +7,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from dispatch.core.errors import Conflict, LeaseLost, NotFound, Unavailable
+from dispatch.core.errors import Conflict, Gone, LeaseLost, NotFound, Unavailable
 from dispatch.core.ids import ExecutionId
 from dispatch.core.journal import Draft
 from dispatch.core.lifecycle import Status
@@ -24,6 +26,7 @@ from tests.store.entries import (
     TickingClock,
     always,
     call,
+    final,
     head,
     kinds,
     new,
@@ -313,3 +316,34 @@ async def test_a_row_from_before_it_was_taken_says_of_nobody_that_it_is_lost(sto
     before = await store.get(id)
     assert not before.is_lost_to("w1", 2)
     assert before.is_lost_to("w1", 0)
+
+
+# --- rows, which are held back until the commit ---------------------------------------------------
+
+
+async def test_what_is_let_go_of_in_the_batch_of_an_append_is_nobodys(store: Store) -> None:
+    execution, _ = await store.create(new(worker="w1"))
+    commits = store.counters.commits
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(store.append, execution.id, [call("c"), turn("c")], token=1))
+        tasks.start_soon(partial(store.release, execution.id, token=1, runnable=True))
+    assert store.counters.commits == commits + 1
+    row = await store.get(execution.id)
+    assert (row.last_seq, row.worker, row.runnable) == (3, None, True)
+    assert row.status is Status.SUSPENDED
+
+
+async def test_what_is_deleted_in_the_batch_of_its_end_is_gone(store: Store) -> None:
+    execution, _ = await store.create(new(worker="w1"))
+    gone: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(Gone):
+            await store.transact(execution.id, always(text()))
+        gone.append(execution.id)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(store.append, execution.id, [final()], token=1))
+        tasks.start_soon(store.delete, execution.id)
+        tasks.start_soon(ask)
+    assert gone
