@@ -8,6 +8,7 @@ process. `DISPATCH_TRACES` names that file and `DISPATCH_JOURNALS` the database.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
@@ -56,8 +57,9 @@ def _is_durable(execution_id: str, name: str) -> bool:
     uri = f"{Path(os.environ['DISPATCH_JOURNALS']).as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as db:
         frames = b"".join(row[0] for row in db.execute(_FRAMES, (execution_id,)))
-    begun = frames.rfind(f'"name":"{name}"'.encode())
-    return begun >= 0 and b"dispatch.step_attempt" in frames[begun:]
+    # Not its end: who is abandoned as it sets out may be called behind that.
+    begun = re.search(rb'"type":"step_start"[^\n]*"name":"%b"' % re.escape(name).encode(), frames)
+    return begun is not None and b"dispatch.step_attempt" in frames[begun.end() :]
 
 
 async def work(execution_id: str, name: str, seconds: float = 0.0) -> str:
