@@ -22,16 +22,18 @@ TEN_YEARS = timedelta(days=3650)
 
 
 class Pace(Struct):
-    """`batch` texts at a time, `every_seconds`, for `seconds`."""
+    """`batch` texts at a time, `every_seconds`, for `seconds`, the first after `phase_seconds`."""
 
     seconds: float
     every_seconds: float
     batch: int = 1
+    phase_seconds: float = 0.0
 
 
 async def paced(pace: Pace) -> AsyncGenerator[str, None]:
     """Texts that say when they were yielded, on a clock that all processes of a machine share."""
-    due_at = time.perf_counter()
+    due_at = time.perf_counter() + pace.phase_seconds
+    await asyncio.sleep(pace.phase_seconds)
     for _ in range(round(pace.seconds / pace.every_seconds)):
         for _ in range(pace.batch):
             yield f"{time.perf_counter():.6f}"

@@ -189,8 +189,11 @@ async def delay(server: Server, plan: Plan) -> Figures:
             delays.extend((now - float(stamp)) * 1e3 for stamp in STAMP.findall(piece))
 
     async def stream(connection: Connection) -> None:
-        await anyio.sleep(random.uniform(0, EVERY_SECONDS))
-        body = body_of("stamped", seconds=plan.seconds + 0.5, every_seconds=EVERY_SECONDS)
+        # Models are not in step. Nor are flows that were begun by one commit: a phase drawn here
+        # would be lost there, and each server would get another load.
+        phase = random.uniform(0, EVERY_SECONDS)
+        seconds = plan.seconds + 0.5
+        body = body_of("stamped", seconds=seconds, every_seconds=EVERY_SECONDS, phase_seconds=phase)
         await connection.post("/v1/dispatch", body, watch=watch)
 
     async with server.connect(STREAMS) as connections, anyio.create_task_group() as tasks:
