@@ -171,7 +171,9 @@ def _signals(tell: Callable[[], None], seconds: int) -> Iterator[None]:
 
     def on_signal(*_: object) -> None:
         for number in heeded:
-            signal.signal(number, signal.SIG_DFL)
+            # The shell and the kernel both send one when a terminal is closed: nobody insists.
+            again = signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL
+            signal.signal(number, again)
         signal.alarm(seconds)
         loop.call_soon_threadsafe(tell)
 

@@ -137,6 +137,22 @@ def test_it_breaks_its_streams_off_closes_its_generators_and_goes(
     assert closed.exists()
 
 
+def test_a_terminal_that_is_closed_may_say_so_twice(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    with (
+        serving(SERVED, cwd=tmp_path, env={"CLOSED_FILE": str(closed)}) as server,
+        httpx.stream("POST", f"{server.url}/v1/dispatch", json={"flowId": "long"}) as stream,
+    ):
+        pieces = stream.iter_bytes()
+        next(pieces)
+        server.process.send_signal(signal.SIGHUP)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(pieces)  # it is stopping
+        done = end(server.process, signal.SIGHUP)
+    assert (done.code, done.err) == (0, "")
+    assert closed.exists()
+
+
 def test_a_closed_terminal_does_not_end_what_was_told_to_outlive_it(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
