@@ -172,17 +172,18 @@ class Engine:
             if self._at_rest is not None:
                 self._at_rest(execution)
 
-    def _go_ahead(self, committed: Committed) -> bool:
+    def _go_ahead(self, committed: Committed) -> Callable[[], None] | None:
         """Drive what the store is about to commit, if that needs nothing else of the store."""
         execution = committed.execution
         if committed.first_seq == 1:
             self.drive(execution, committed)
-            return not self._stopping
-        runner = self._warm.get(execution.id)
-        if runner is None or not runner.go_ahead(committed):
-            return False
-        del self._warm[execution.id]
-        return True
+            runner = self._runners.get(execution.id)
+        else:
+            runner = self._warm.get(execution.id)
+            if runner is None or not runner.go_ahead(committed):
+                return None
+            del self._warm[execution.id]
+        return None if runner is None else runner.call_back
 
     async def ended(self, execution_id: ExecutionId) -> Execution:
         """Return its row once its final event is durable."""

@@ -119,9 +119,7 @@ class Runner:
             self.close()
 
     def _note(self, execution: Execution) -> None:
-        """Its row, but with our own token: whatever we still do, we do in no other driver's name.
-        And with the id that is here already: another copy would be kept for as long.
-        """
+        """Its row, with our own token (we act in nobody else's name) and the id that is here."""
         self.execution = msgspec.structs.replace(execution, id=self.execution.id, token=self.token)
 
     def revive(self, execution: Execution) -> bool:
@@ -141,6 +139,11 @@ class Runner:
             return False
         self.committed(committed)
         return True
+
+    def call_back(self) -> None:
+        """What it went ahead of was not committed, so there is nothing to let go of."""
+        self.close()
+        self._cut_off = False
 
     def drives(self, token: int) -> bool:
         """Whether it drives the execution under that token, or is about to let go of it."""
@@ -163,9 +166,7 @@ class Runner:
     # --- the driver task -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The driver task. Never raises: whatever happens becomes an outcome, a parking or a log
-        line.
-        """
+        """The driver task. Never raises: what happens becomes an outcome, a parking or a log line."""
         self._task = asyncio.current_task()
         DRIVEN.set(self.execution.id)
         try:

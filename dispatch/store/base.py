@@ -107,7 +107,7 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 Listener = Callable[[Committed], None]
-Ahead = Callable[[Committed], bool]
+Ahead = Callable[[Committed], Callable[[], None] | None]
 
 #: `Execution.strikes` counts in quarters: a death that is nobody's doing for all one knows is one.
 STRIKE = 4
@@ -190,8 +190,9 @@ class Store(Protocol):
     `ahead` may be asked before the commit whether somebody drives, from now on, what a `create` or
     a `transact` has just made this worker's. If so the commit waits a moment for the driver's first
     append, and is one for both. None of it is durable yet, or can be read: nobody may be told, and
-    nothing done, but on the strength of an append that has returned. If it comes to nothing the
-    driver's appends are refused (`LeaseLost`), for its token is never given to anybody again.
+    nothing done, but on the strength of an append that has returned. If it comes to nothing, what
+    `ahead` gave back is called, and the driver's appends are refused (`LeaseLost`), for its token
+    is never given to anybody again.
     """
 
     listener: Listener
@@ -312,7 +313,7 @@ class Store(Protocol):
         ...
 
     async def release(self, execution_id: ExecutionId, *, token: int, runnable: bool) -> None:
-        """Let go of it; nothing happens if the token is not the newest."""
+        """Let go of it, if it is this worker's by that token; else nothing happens."""
         ...
 
     async def delete(self, execution_id: ExecutionId) -> None:

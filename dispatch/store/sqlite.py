@@ -118,8 +118,8 @@ def _ignore(_: Committed) -> None:
     pass
 
 
-def _stay(_: Committed) -> bool:
-    return False
+def _stay(_: Committed) -> None:
+    pass
 
 
 class SqliteStore:
@@ -226,7 +226,7 @@ class SqliteStore:
             self._clock,
             lambda committed: self.listener(committed),
             # Others would have to wait for a driver here, for as long as its flow blocks the loop.
-            lambda committed: self._is_alone and self.ahead(committed),
+            lambda committed: self.ahead(committed) if self._is_alone else None,
             checkpoints,
             Aside("store-writer", self._naps),
             self.counters,
@@ -318,7 +318,9 @@ class SqliteStore:
         return await self._writer.submit(lambda tx: tx.acquire(execution_id, worker))
 
     async def release(self, execution_id: ExecutionId, *, token: int, runnable: bool) -> None:
-        await self._writer.submit(lambda tx: tx.release(execution_id, token, runnable))
+        await self._writer.submit(
+            lambda tx: tx.release(execution_id, self._worker, token, runnable)
+        )
 
     async def delete(self, execution_id: ExecutionId) -> None:
         self._purge(await self._writer.submit(lambda tx: tx.delete(execution_id)))

@@ -7,7 +7,7 @@ operations of its batch nothing. All of it is synchronous and runs on the event 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -89,12 +89,12 @@ class _Row(NamedTuple):
 
 
 class Transaction:
-    """One transaction on `db`, at one time `at`. `committed` is what its commit tells the
-    listener.
+    """One transaction on `db`. `at` is the time of what is done next; `committed` is what its
+    commit tells the listener.
 
-    `gone_ahead` are those that are driven already on the strength of it (`Store.ahead`), and
-    `awaited` those of them that have appended nothing yet. `burnt` is what went ahead of
-    transactions that came to nothing.
+    `gone_ahead` are those that are driven already on the strength of it (`Store.ahead`), with what
+    calls them back, and `awaited` those of them that have appended nothing yet. `burnt` is what
+    went ahead of transactions that came to nothing.
 
     What becomes of an execution's row is held back until `write_rows`, to be called before the
     commit: a command and the append that follows it change it, and its indexes, once.
@@ -110,7 +110,7 @@ class Transaction:
     ):
         self.db, self.at = db, at
         self.committed: list[Committed] = []
-        self.gone_ahead: list[Held] = []
+        self.gone_ahead: dict[Held, Callable[[], None]] = {}
         self.awaited: set[ExecutionId] = set()
         self._framers, self._ahead, self._burnt = framers, ahead, burnt
         self._rows: dict[ExecutionId, _Row] = {}
@@ -233,14 +233,13 @@ class Transaction:
         self._rows[execution_id] = _Row(key, after, _Change.CHANGED)
         return after
 
-    def release(self, execution_id: ExecutionId, token: int, runnable: bool) -> None:
-        if Held(execution_id, token) in self._burnt:
-            return  # by now it may be another worker's, which took it by that token
+    def release(self, execution_id: ExecutionId, worker: str, token: int, runnable: bool) -> None:
         self.write_rows()
         self.db.execute(
+            # A token that is burnt may be another worker's by now.
             "UPDATE executions SET worker = NULL, runnable = ? "
-            "WHERE id = ? AND token = ? AND worker IS NOT NULL",
-            (runnable, execution_id, token),
+            "WHERE id = ? AND worker = ? AND token = ?",
+            (runnable, execution_id, worker, token),
         )
 
     def delete(self, execution_id: ExecutionId) -> int:
@@ -370,13 +369,13 @@ class Transaction:
         advanced = msgspec.structs.replace(
             before, last_seq=after.last_seq, updated_at=after.updated_at
         )
+        if drafts:
+            self._write_growth(key, growth, drafts, taken)
         held_back = self._rows.get(after.id)
         if after != advanced or (held_back is not None and held_back.change is _Change.CHANGED):
             self._rows[after.id] = _Row(key, after, _Change.CHANGED)
         elif drafts:
             self._rows[after.id] = _Row(key, after, _Change.ADVANCED)
-        if drafts:
-            self._write_growth(key, growth, drafts, taken)
 
     def _insert(self, row: Execution) -> int:
         key = self.db.execute(
@@ -435,9 +434,10 @@ class Transaction:
             self._change_wait(key, change, at)
         execution, first_seq = growth.execution, growth.chunks[0].first_seq
         committed = Committed(execution, first_seq, at, drafts, growth.chunks, to_drive=taken)
-        if taken and self._ahead(committed):
+        call_back = self._ahead(committed) if taken else None
+        if call_back is not None:
             committed = msgspec.structs.replace(committed, to_drive=False)
-            self.gone_ahead.append(Held(execution.id, execution.token))
+            self.gone_ahead[Held(execution.id, execution.token)] = call_back
             self.awaited.add(execution.id)
         self.committed.append(committed)
 

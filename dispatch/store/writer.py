@@ -306,6 +306,9 @@ class Writer:
 
     def _run_more(self, batch: list[Operation], turns: int) -> None:
         with self._paced():
+            assert self._transaction is not None
+            # A flow may have held the loop since: what it asks for now is asked for now.
+            self._transaction.at = self._clock.now()
             weight = sum([operation.weight for operation in batch])
             operations = self._take_up_to(MAX_BATCH_WEIGHT - weight)
             batch += operations
@@ -391,16 +394,19 @@ class Writer:
 
     def _roll_back(self) -> None:
         self._counters.commit_failures += 1
+        gone_ahead: dict[Held, Callable[[], None]] = {}
         if self._transaction is not None:
-            self._burnt.update(self._transaction.gone_ahead)
-            self._transaction = None
+            gone_ahead, self._transaction = self._transaction.gone_ahead, None
+        self._burnt.update(gone_ahead)
         if self._db.in_transaction:
             with suppress(sqlite3.Error):  # if it can't, the next BEGIN fails, and leads here again
                 self._db.execute("ROLLBACK")
+        for call_back in gone_ahead.values():
+            call_back()
 
 
-def _stay(_: Committed) -> bool:
-    return False
+def _stay(_: Committed) -> None:
+    pass
 
 
 def unavailable(exc: Exception) -> Unavailable:

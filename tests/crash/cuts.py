@@ -105,7 +105,7 @@ def _write(db: sqlite3.Connection, cut: Cut, framers: Framers) -> None:
         if entry.seq not in ends and entry.seq != cut.length:
             continue
         drafts, at = [draft_of(one) for one in pending], pending[-1].at
-        transaction = Transaction(db, at, framers, lambda _: False, ())
+        transaction = Transaction(db, at, framers, lambda _: None, ())
         if pending[0].seq == 1:
             transaction.create(
                 NewExecution(

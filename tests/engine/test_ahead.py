@@ -16,6 +16,7 @@ import pytest
 from dispatch import Cancelled, Flow, Run, flow, result, step, tool
 from dispatch.core.errors import Unavailable
 from dispatch.core.lifecycle import Status
+from dispatch.engine.strays import LOOK_SECONDS
 from dispatch.store.sqlite import SqliteStore
 from tests.engine.worker import PATIENCE_SECONDS, Bench, Play, Worker
 from tests.store.test_faults import Failing
@@ -36,6 +37,25 @@ def fail_next_commit(worker: Worker) -> None:
     store = sqlite_of(worker)
     failing = Failing(store._writer._db, "COMMIT", sqlite3.SQLITE_FULL)
     store._writer._db = failing  # type: ignore[assignment]
+
+
+class Misreported:
+    """A connection whose next COMMIT is carried out, and reports an error all the same."""
+
+    def __init__(self, db: Any):
+        self._db, self._times = db, 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        done = self._db.execute(statement, *parameters)
+        if statement == "COMMIT" and self._times:
+            self._times = 0
+            error = sqlite3.OperationalError("it is carried out")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return done
 
 
 async def works_again(worker: Worker) -> None:
@@ -161,6 +181,64 @@ async def test_a_cancel_that_could_not_be_committed_has_cancelled_nothing(bench:
         await play.answer("look", "snow")
         assert await play.result() == "snow"
         assert await play.text() == ""
+
+
+async def test_who_went_ahead_of_a_commit_that_failed_is_called_back(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[str] = []
+
+    @flow("hangs")
+    async def hangs(run: Run[Any]) -> Flow:
+        try:
+            await anyio.sleep_forever()
+            yield "never"
+        finally:
+            closed.append(run.id)
+
+    async with bench.worker(hangs) as worker:
+        fail_next_commit(worker)
+        with pytest.raises(Unavailable):
+            await worker.dispatch(hangs)
+        await works_again(worker)
+        assert len(closed) == 1
+        assert "could not let go" not in caplog.text
+
+
+async def test_a_commit_that_lands_and_reports_an_error_leaves_nobody_stuck(bench: Bench) -> None:
+    gate = anyio.Event()
+
+    @flow("gated")
+    async def gated(run: Run[Any]) -> Flow:
+        output = yield tool("look")
+        await gate.wait()
+        yield result(output)
+
+    async with bench.worker(gated) as worker:
+        play = await worker.play(gated)
+        (call,) = await play.open("look")
+        store = sqlite_of(worker)
+        store._writer._db = Misreported(store._writer._db)  # type: ignore[assignment]
+        with pytest.raises(Unavailable):
+            await play.resume({call.id: "snow"})
+        gate.set()
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while await play.status() is not Status.COMPLETED:
+                worker.clock.advance(LOOK_SECONDS)
+                await anyio.lowlevel.checkpoint()
+        assert await play.result() == "snow"
+
+
+async def test_a_time_limit_begins_when_its_call_is_made(bench: Bench) -> None:
+    @flow("holds")
+    async def holds(run: Run[Any]) -> Flow:
+        worker.clock.advance(10)  # as one that holds the loop for so long
+        yield result((yield tool("look", timeout=1)))
+
+    async with bench.worker(holds) as worker:
+        play = await worker.play(holds)
+        (wait,) = await play.open("look")
+        assert wait.due_at == worker.clock.now() + 1
 
 
 async def test_whoever_dies_before_the_commit_has_left_what_was_before(bench: Bench) -> None:

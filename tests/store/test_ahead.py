@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,18 +43,19 @@ class Driver:
     def __init__(self, store: Store, drafts: Sequence[Draft] = (), *, release: bool = False):
         self.drafts, self.release = drafts, release
         self.offered: list[Committed] = []
+        self.called_back: list[int] = []
         self.visible: list[int] = []
         self.appends: list[asyncio.Future[Appended]] = []
         self._store = store
         store.ahead = self._go_ahead
 
-    def _go_ahead(self, committed: Committed) -> bool:
+    def _go_ahead(self, committed: Committed) -> Callable[[], None]:
         self.offered.append(committed)
         self.visible += [row.last_seq for row in self._store.peek([committed.execution.id])]
         if self.drafts:
             appending = self._append(committed.execution)
             self.appends.append(asyncio.ensure_future(appending))
-        return True
+        return lambda: self.called_back.append(committed.execution.token)
 
     async def _append(self, execution: Execution) -> Appended:
         return await self._store.append(
@@ -208,6 +209,7 @@ async def test_who_has_gone_ahead_of_a_dispatch_that_failed_is_refused(
     asked = new(worker="w1")
     with pytest.raises(Unavailable):
         await store.create(asked)
+    assert driver.called_back == [1]
     await refused(driver.appends[0])
     assert told == []
     with pytest.raises(NotFound):
@@ -216,6 +218,7 @@ async def test_who_has_gone_ahead_of_a_dispatch_that_failed_is_refused(
     await passes(store)
     await store.create(asked)
     assert (await driver.appends[1]).landed
+    assert driver.called_back == [1]
     await refused(asyncio.ensure_future(store.append(asked.id, [text("late")], token=1)))
     await store.release(asked.id, token=1, runnable=True)
     assert (await store.get(asked.id)).worker == "w1"
@@ -231,6 +234,7 @@ async def test_who_has_gone_ahead_of_a_resume_that_failed_is_refused(
     fail_next_commit(store)
     with pytest.raises(Unavailable):
         await resume(store, id)
+    assert driver.called_back == [2]
     await refused(driver.appends[0])
     row = await store.get(id)
     assert (row.last_seq, row.token, row.worker) == (3, 1, None)
