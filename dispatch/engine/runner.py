@@ -166,7 +166,7 @@ class Runner:
     # --- the driver task -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The driver task. Never raises: what happens becomes an outcome, a parking or a log line."""
+        """The driver task. Never raises: it comes to an outcome, a parking or a line of the log."""
         self._task = asyncio.current_task()
         DRIVEN.set(self.execution.id)
         try:
