@@ -85,7 +85,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock):
         self.listener: Listener = lambda _: None
-        self.ahead: Ahead = lambda _: False  # of what? there are no commits
+        self.ahead: Ahead = lambda _: None  # of what? there are no commits
         self.counters = Counters()
         self.sessions = _NoSessions()
         self._clock = clock
