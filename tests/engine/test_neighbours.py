@@ -144,7 +144,7 @@ async def test_who_lost_its_lease_stops_its_steps_and_the_other_begins_them(
         play = await one.dispatch("holds")
         await play.sees("dispatch.step_attempt")
         row = await play.execution()
-        await other.store.release(play.id, token=row.token, runnable=True)
+        await one.store.release(play.id, token=row.token, runnable=True)
         taken = await other.store.acquire(play.id, other.engine.worker)
         assert taken is not None
         other.engine.drive(taken)
