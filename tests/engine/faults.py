@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -29,17 +30,19 @@ class Fault(Enum):
 
 
 class FaultyStore:
-    """Fails the calls whose number `is_hit`, counted from 1 over all `methods`."""
+    """Fails the calls that `is_hit`: it is given a call's number among those of all `methods`, and
+    among those of its own, counted from 1.
+    """
 
     def __init__(
         self,
         store: Store,
         fault: Fault,
-        is_hit: Callable[[int], bool],
+        is_hit: Callable[[int, int], bool],
         methods: tuple[str, ...] = WRITES,
     ):
         self.__dict__.update(
-            sound=store, _fault=fault, _is_hit=is_hit, _methods=methods, calls=0, hits=[]
+            sound=store, _fault=fault, _is_hit=is_hit, _methods=methods, calls=Counter(), hits=[]
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -51,8 +54,8 @@ class FaultyStore:
 
     def _failing(self, name: str, method: Any) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            self.__dict__["calls"] += 1
-            if not self._is_hit(self.calls):
+            self.calls[name] += 1
+            if not self._is_hit(self.calls.total(), self.calls[name]):
                 return await method(*args, **kwargs)
             self.hits.append(name)
             if self._fault is Fault.ANSWER_LOST:
