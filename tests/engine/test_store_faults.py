@@ -321,7 +321,7 @@ class Poisoned(FaultyStore):
     """No command works on the execution `id`."""
 
     def __init__(self, store: Store):
-        super().__init__(store, Fault.FAILED, lambda _: False, ())
+        super().__init__(store, Fault.FAILED, lambda *_: False, ())
         self.__dict__["id"] = None
 
     async def transact(self, execution_id: ExecutionId, *args: Any, **kwargs: Any) -> Changed:
